@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.rules.token_format import fingerprint
-from bus.tenancy import owners, participations, projects, tokens
+from bus.tenancy import invite_redemption, invites, owners, participations, projects, tokens
 
 _name_counter = itertools.count(1)
 
@@ -53,3 +53,22 @@ def authenticate_agent(conn: Connection, issued: participations.IssuedParticipat
     assert ctx is not None
     handle = issued.actor.partition("/")[0]
     return Agent(ctx, issued.token, issued.actor, issued.participant, issued.project, handle)
+
+
+def make_member(
+    conn: Connection, project: projects.Project, role: str = "member", handle: str | None = None
+) -> owners.Owner:
+    """Create an owner and let it accept an invite to a project."""
+    member = make_owner(conn, handle)
+    invite = invites.create_for_person(conn, project.id, role, acting_owner_id=project.owner_id, actor=project.owner)
+    acceptor = invite_redemption.Acceptor(member.handle, frozenset({member.email}))
+    invite_redemption.accept_as_person(conn, invite.code, member.id, acceptor)
+    return member
+
+
+def make_member_agent(
+    conn: Connection, project: projects.Project, member: owners.Owner, label: str, *, lane: str | None = None
+) -> Agent:
+    """Add an agent of a member to a project."""
+    issued = participations.join(conn, project.id, label, lane=lane, member_id=member.id, actor=member.handle)
+    return authenticate_agent(conn, issued)

@@ -1,8 +1,8 @@
 """Blueprints of the pages: each module in webapp/pages creates one, with its routes and its navigation links.
 
-The class decides who has access: all visitors (`PublicBlueprint`), signed-in owners (`OwnerBlueprint`), the owner of a
-project (`ProjectBlueprint`) or operators (`OperatorBlueprint`). The application factory finds the modules; there is no
-list.
+The class decides who has access: all visitors (`PublicBlueprint`), signed-in owners (`OwnerBlueprint`), those who have
+a right in a project (`ProjectBlueprint`) or operators (`OperatorBlueprint`). The application factory finds the modules;
+there is no list.
 """
 
 import functools
@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 
 import psycopg
 from flask import Blueprint, Response, current_app, g, make_response, redirect, render_template, request, url_for
-from werkzeug.exceptions import NotFound
+from werkzeug.exceptions import Forbidden, NotFound
 from werkzeug.wrappers import Response as BaseResponse
 
 from bus.coordination import inbox
 from bus.errors import BusError
-from bus.tenancy import owners, projects
+from bus.rules.member_rights import Right, has_right
+from bus.tenancy import memberships, owners, projects
 from bus.tenancy.projects import Project
 from webapp.auth import current_owner, viewer
 from webapp.context import connection
@@ -30,6 +31,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 # A converter for ids in addresses: the range of a PostgreSQL bigint.
 ID_CONVERTER = "int(max=9223372036854775807)"
 _API_VIEW_ATTRIBUTE = "bus_machine"
+_RIGHT_ATTRIBUTE = "bus_right"
 _OPERATOR_PREFIX = "/operator"
 # Query parameters that carry the name of an owner or a participant.
 _NAME_PARAMETERS = ("actor", "owner", "to")
@@ -144,21 +146,34 @@ def hide_operator_pages() -> None:
 
 
 class ProjectBlueprint(OwnerBlueprint):
-    """Pages of one project of the owner, under /admin/projects/<id>/<path>.
+    """Pages of one project, under /admin/projects/<id>/<path>.
 
-    The project is loaded before the view runs: it is `current_project()`; 404 if it does not exist or has another
-    owner. Views take no project id, and `url_for` within the blueprint adds it.
+    The project and the viewer's role in it are loaded before the view runs: the project is `current_project()`; 404 if
+    it does not exist or the viewer has no role in it, and 403 if the role lacks the right that the view asks for. Views
+    take no project id, and `url_for` within the blueprint adds it.
 
     Args:
         name: name of the blueprint and of its folder in templates/.
-        tab: its tab in a project.
+        tab: its tab in a project, for those who may read its pages.
         path: path below the project of all its routes; `name` if left out.
+        reads: the right that its GET views ask for; `@requires` asks for another one.
+        writes: the right that its other views ask for.
     """
 
-    def __init__(self, name: str, *, tab: NavItem | None = None, path: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        tab: NavItem | None = None,
+        path: str | None = None,
+        reads: Right = "view",
+        writes: Right = "act",
+    ) -> None:
         suffix = name if path is None else path
         super().__init__(name, url_prefix=f"/admin/projects/<{ID_CONVERTER}:project_id>/{suffix}".rstrip("/"))
         self.tab = tab
+        self.reads: Right = reads
+        self.writes: Right = writes
         self.url_value_preprocessor(_pop_project_id)
         self.url_defaults(_inject_project_id)
         self.before_request(_load_project)
@@ -166,24 +181,47 @@ class ProjectBlueprint(OwnerBlueprint):
 
 
 def current_project() -> Project:
-    """The project of a page of a `ProjectBlueprint`; it belongs to the signed-in owner."""
+    """The project of a page of a `ProjectBlueprint`, in which the signed-in owner has a role."""
     project: Project = g.bus_project
     return project
 
 
-def owned_or_404(resource: Any, owner_id: int | None = None) -> Any:
-    """Return a resource that belongs to the signed-in owner.
+def current_role() -> str:
+    """The role of the signed-in owner in the current project."""
+    role: str = g.bus_role
+    return role
 
-    Args:
-        resource: an object with an `owner_id`, or None.
-        owner_id: the resource's owner, if it has no such attribute.
+
+def may(right: Right) -> bool:
+    """Whether the signed-in owner has a right in the current project; False on a page without one."""
+    return has_right(g.get("bus_role"), right)
+
+
+def requires(right: Right) -> Callable[[View], View]:
+    """Mark a view of a `ProjectBlueprint` that asks for another right than the blueprint does."""
+
+    def mark(view: View) -> View:
+        setattr(view, _RIGHT_ATTRIBUTE, right)
+        return view
+
+    return mark
+
+
+def required_right(blueprint: ProjectBlueprint, view: object, method: str) -> Right:
+    """The right that a view of a project asks for."""
+    default = blueprint.reads if method in ("GET", "HEAD", "OPTIONS") else blueprint.writes
+    right: Right = getattr(view, _RIGHT_ATTRIBUTE, default)
+    return right
+
+
+def require_right(right: Right) -> None:
+    """Refuse the request unless the signed-in owner has a right in the current project.
+
     Raises:
-        NotFound: the resource is None or has another owner.
+        Forbidden: the viewer sees the project, so the answer says what is missing.
     """
-    resource_owner_id = owner_id if owner_id is not None or resource is None else resource.owner_id
-    if resource is None or resource_owner_id != current_owner().id:
-        raise NotFound
-    return resource
+    if not may(right):
+        raise Forbidden(f"Your role in this project is {current_role()}, which does not include this. Ask its owner.")
 
 
 def api_view(view: View) -> View:
@@ -298,4 +336,11 @@ def _inject_project_id(_endpoint: str, values: dict[str, Any]) -> None:
 
 def _load_project() -> None:
     with connection() as conn:
-        g.bus_project = owned_or_404(projects.get(conn, g.bus_project_id))
+        role = memberships.find_role(conn, current_owner().id, g.bus_project_id)
+        if role is None:
+            raise NotFound
+        g.bus_project = projects.get(conn, g.bus_project_id)
+    g.bus_role = role
+    blueprint = current_app.blueprints[str(request.blueprint)]
+    assert isinstance(blueprint, ProjectBlueprint)
+    require_right(required_right(blueprint, current_app.view_functions[str(request.endpoint)], request.method))

@@ -26,7 +26,8 @@ from bus.db import Connection, Database
 from bus.errors import BusError
 from bus.operations.logs import accept_correlation_id
 from bus.operations.metrics import gauge
-from bus.tenancy import owners, participant_queries, projects, share_links
+from bus.rules.member_rights import has_right
+from bus.tenancy import memberships, owners, participant_queries, projects, share_links
 from webapp import identity
 from webapp.settings import WebOptions
 
@@ -63,17 +64,23 @@ _log = logging.getLogger(__name__)
 
 
 class _Viewer(NamedTuple):
-    """Who may see a board: a session, or everyone with a share link; `id` is that of either."""
+    """Who may see a board: a session, or everyone with a share link; `id` is that of either.
+
+    Attributes:
+        owner_id: of the session; None for a share link.
+    """
 
     is_shared: bool
     id: int
+    owner_id: int | None = None
 
 
 class _BoardKey(NamedTuple):
-    """A board as it is rendered: viewers of share links get no links to pages."""
+    """A board as it is rendered: viewers of share links get no links to pages, and a viewer none to add an agent."""
 
     project_id: int
     is_shared: bool
+    may_act: bool = False
 
 
 @dataclass(eq=False)
@@ -194,9 +201,10 @@ class BoardStreams:
         # A proxy asserts an identity for one request only.
         if session is None or session.method.startswith(sessions.PROXY_METHOD):
             return None
-        if not projects.is_owned_by(conn, session.owner.id, project_id):
+        role = memberships.find_role(conn, session.owner.id, project_id)
+        if role is None:
             return None
-        return _Viewer(False, session.id), _BoardKey(project_id, False)
+        return _Viewer(False, session.id, session.owner.id), _BoardKey(project_id, False, has_right(role, "act"))
 
     async def _poll_loop(self) -> None:
         """Check for changes as long as streams are open."""
@@ -205,7 +213,7 @@ class BoardStreams:
             await asyncio.sleep(_POLL_SECONDS)
             watched = {(stream.viewer, stream.board) for stream in self._streams}
             try:
-                valid_viewers, versions = await loop.run_in_executor(None, self._refresh, watched)
+                allowed, versions = await loop.run_in_executor(None, self._refresh, watched)
             except Exception as error:  # noqa: BLE001 - a board that fails to render must not end the loop
                 if not isinstance(error, BusError | psycopg.Error):
                     _log.exception("a board could not be rendered")
@@ -214,7 +222,7 @@ class BoardStreams:
                 continue
             for stream in self._streams:
                 version = versions.get(stream.board)
-                if version is None or stream.viewer not in valid_viewers:
+                if version is None or (stream.viewer, stream.board) not in allowed:
                     # No longer allowed, or the project is deleted: when the client reconnects, the page answers so.
                     stream.close()
                 elif version != stream.version:
@@ -222,13 +230,18 @@ class BoardStreams:
                     stream.enqueue(self._rendered[stream.board][1])
         self._rendered.clear()
 
-    def _refresh(self, watched: Collection[tuple[_Viewer, _BoardKey]]) -> tuple[set[_Viewer], dict[_BoardKey, str]]:
-        """The viewers that are still allowed and the versions of the boards; renders the boards that have changed."""
+    def _refresh(
+        self, watched: Collection[tuple[_Viewer, _BoardKey]]
+    ) -> tuple[set[tuple[_Viewer, _BoardKey]], dict[_BoardKey, str]]:
+        """The viewers who may still see their board, and the versions of the boards; renders changed boards."""
         viewers = {viewer for viewer, _ in watched}
         boards = {board_key for _, board_key in watched}
         with self._db.connection() as conn:
             session_ids = {viewer.id for viewer in viewers if not viewer.is_shared}
             valid_sessions = sessions.keep_alive(conn, session_ids, idle_timeout=self._options.session_idle_timeout)
+            roles = memberships.list_roles(
+                conn, {(viewer.owner_id, key.project_id) for viewer, key in watched if viewer.owner_id is not None}
+            )
             valid_links = share_links.list_valid(conn, {viewer.id for viewer in viewers if viewer.is_shared})
             by_project = board.list_versions(conn, {board_key.project_id for board_key in boards})
             versions = {key: by_project[key.project_id] for key in boards if key.project_id in by_project}
@@ -239,10 +252,13 @@ class BoardStreams:
                     self._rendered[key] = (version, self._render_event(conn, key, version))
         for key in self._rendered.keys() - versions.keys():
             del self._rendered[key]
-        valid_viewers = {
-            viewer for viewer in viewers if viewer.id in (valid_links if viewer.is_shared else valid_sessions)
+        allowed = {
+            (viewer, key)
+            for viewer, key in watched
+            if viewer.id in (valid_links if viewer.is_shared else valid_sessions)
+            and (viewer.owner_id is None or (viewer.owner_id, key.project_id) in roles)
         }
-        return valid_viewers, versions
+        return allowed, versions
 
     def _render_event(self, conn: Connection, key: _BoardKey, version: str) -> bytes:
         snapshot = board.get_board(conn, key.project_id)
@@ -256,6 +272,7 @@ class BoardStreams:
                 rails=board_rails.build_rails(snapshot),
                 project={"id": key.project_id},
                 is_shared=key.is_shared,
+                may_act=key.may_act,
             )
         lines = "".join(f"data: {line}\n" for line in content.splitlines())
         return f"id: {version}\n{lines}\n".encode()

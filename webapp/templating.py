@@ -21,7 +21,7 @@ from bus.errors import BusError
 from bus.rules import text_format
 from webapp import billing, identity, rich_text, svg_charts
 from webapp.auth import viewer
-from webapp.blueprints import NavItem, OperatorBlueprint, PublicBlueprint, inbox_counts
+from webapp.blueprints import NavItem, OperatorBlueprint, ProjectBlueprint, PublicBlueprint, inbox_counts, may
 from webapp.context import addresses, connection, options, settings
 from webapp.event_runs import day_name, event_runs
 from webapp.headers import csp_nonce
@@ -61,6 +61,7 @@ def init_app(app: Flask) -> None:
         return url_for("static", filename=name, v=versions[name])
 
     blueprints = list(app.blueprints.values())
+    rights = {each.name: each.reads for each in blueprints if isinstance(each, ProjectBlueprint)}
     nav_items = _collect_nav_items(blueprints, "nav_item")
     project_items = _collect_nav_items(blueprints, "tab")
     operator_items = _collect_nav_items(blueprints, "operator_tab")
@@ -94,7 +95,7 @@ def init_app(app: Flask) -> None:
                 counts.get(name, 0),
             )
             for name, item in project_items
-            if item.is_secondary == secondary
+            if item.is_secondary == secondary and may(rights[name])
         ]
 
     app.jinja_env.globals.update(
@@ -116,6 +117,7 @@ def init_app(app: Flask) -> None:
         format_percent=text_format.format_percent,
         format_seconds=text_format.format_seconds,
         has_recent_login=has_recent_login,
+        may=may,
         now=lambda: datetime.now(UTC),
         identity=identity.describe,
         version=__version__,

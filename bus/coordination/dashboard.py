@@ -27,7 +27,9 @@ class ProjectOverview:
     """The activity of a project.
 
     Attributes:
+        name: qualified with the owner's handle in a project of another owner.
         name_key: the key by which `list_projects` pages.
+        role: the viewer's role: `owner` in its own projects.
         event_count: of the whole ledger.
         last_activity_at: the time of the last event, or of the project's creation.
         participant_count: without the owner.
@@ -39,6 +41,7 @@ class ProjectOverview:
     id: int
     name: str
     name_key: str
+    role: str
     is_archived: bool
     event_count: int
     last_activity_at: datetime
@@ -120,7 +123,8 @@ _LEASE_COUNT_SQL = capped_count(
     "FROM lease l WHERE l.project_id = pj.id AND l.ended_at IS NULL AND l.expires_at > clock_timestamp()", _COUNT_CAP
 )
 _PROJECT_OVERVIEWS_SQL = f"""
-    SELECT pj.id, pj.name, pj.name_key, pj.archived_at IS NOT NULL AS is_archived, c.last_seq AS event_count,
+    SELECT pj.id, bus_project_name_for(%(owner)s, pj.owner_id, pj.name) AS name, pj.page_key AS name_key, pj.role,
+           pj.archived_at IS NOT NULL AS is_archived, c.last_seq AS event_count,
            c.last_at AS last_activity_at, seen.participant_count, seen.active_count,
            {_OPEN_TASK_COUNT_SQL} AS open_task_count, {_LEASE_COUNT_SQL} AS lease_count
     FROM ({{projects}}) AS pj
@@ -135,11 +139,19 @@ _PROJECT_OVERVIEWS_SQL = f"""
 """
 
 
+# Names of projects have no slash, so the keys of other owners' projects sort among them and are unique.
+_MY_PROJECTS_SQL = (
+    "SELECT p.*, mine.role, CASE WHEN mine.role = 'owner' THEN p.name_key"
+    " ELSE p.name_key || '/' || (SELECT o.handle FROM owner o WHERE o.id = p.owner_id) END AS page_key"
+    " FROM bus_projects_of(%(owner)s) mine JOIN project p ON p.id = mine.project_id"
+)
+
+
 def list_recently_active(conn: Connection, owner_id: int, *, limit: int = 12) -> list[ProjectOverview]:
-    """List the owner's projects that are not archived, by the time of their last event, newest first."""
+    """List the open projects in which an owner has a role, by the time of their last event, newest first."""
     projects = (
-        "SELECT p.*, k.last_at FROM project p JOIN project_clock k ON k.project_id = p.id"
-        " WHERE p.owner_id = %(owner)s AND p.purging_at IS NULL AND p.archived_at IS NULL"
+        f"{_MY_PROJECTS_SQL} JOIN project_clock k ON k.project_id = p.id"
+        " WHERE p.purging_at IS NULL AND p.archived_at IS NULL"
         " ORDER BY k.last_at DESC, p.id DESC LIMIT %(limit)s"
     )
     return conn.fetch_all_as(
@@ -150,23 +162,25 @@ def list_recently_active(conn: Connection, owner_id: int, *, limit: int = 12) ->
 
 
 def list_projects(conn: Connection, owner_id: int, *, after: str = "", limit: int = 50) -> list[ProjectOverview]:
-    """List the owner's projects by name; `after` is the `name_key` of the last project of the page before."""
+    """List the projects in which an owner has a role by name.
+
+    Args:
+        after: the `name_key` of the last project of the page before.
+    """
     projects = (
-        "SELECT p.* FROM project p WHERE p.owner_id = %(owner)s AND p.purging_at IS NULL AND p.name_key > %(after)s"
-        " ORDER BY p.name_key LIMIT %(limit)s"
+        f"SELECT p.* FROM ({_MY_PROJECTS_SQL} WHERE p.purging_at IS NULL) AS p WHERE p.page_key > %(after)s"
+        " ORDER BY p.page_key LIMIT %(limit)s"
     )
     return conn.fetch_all_as(
         ProjectOverview,
-        f"{_PROJECT_OVERVIEWS_SQL.format(projects=projects)} ORDER BY pj.name_key",
+        f"{_PROJECT_OVERVIEWS_SQL.format(projects=projects)} ORDER BY pj.page_key",
         {"owner": owner_id, "after": after, "limit": limit},
     )
 
 
 def list_by_id(conn: Connection, owner_id: int, project_ids: Sequence[int]) -> list[ProjectOverview]:
-    """List some of the owner's projects; ids of other owners' projects are ignored."""
-    projects = (
-        "SELECT p.* FROM project p WHERE p.owner_id = %(owner)s AND p.purging_at IS NULL AND p.id = ANY (%(ids)s)"
-    )
+    """List some of the projects in which an owner has a role; other ids are ignored."""
+    projects = f"{_MY_PROJECTS_SQL} WHERE p.purging_at IS NULL AND p.id = ANY (%(ids)s)"
     return conn.fetch_all_as(
         ProjectOverview,
         f"{_PROJECT_OVERVIEWS_SQL.format(projects=projects)} ORDER BY pj.id",
@@ -190,18 +204,26 @@ def count_open_work(conn: Connection, project_id: int) -> tuple[int, int]:
 
 
 def list_recent_names(conn: Connection, owner_id: int, *, limit: int = 10) -> list[tuple[int, str]]:
-    """List the ids and names of the owner's projects that are not archived, the most recently active first."""
+    """List the ids and names of the projects in which an owner has a role, the most recently active first.
+
+    Archived ones are left out. Names of other owners' projects are qualified.
+    """
     return conn.fetch_all(
-        "SELECT p.id, p.name FROM project p JOIN project_clock k ON k.project_id = p.id"
-        " WHERE p.owner_id = %(owner)s AND p.purging_at IS NULL AND p.archived_at IS NULL"
+        "SELECT p.id, bus_project_name_for(%(owner)s, p.owner_id, p.name)"
+        " FROM bus_projects_of(%(owner)s) mine JOIN project p ON p.id = mine.project_id"
+        " JOIN project_clock k ON k.project_id = p.id"
+        " WHERE p.purging_at IS NULL AND p.archived_at IS NULL"
         " ORDER BY k.last_at DESC, p.id DESC LIMIT %(limit)s",
         {"owner": owner_id, "limit": limit},
     )
 
 
 _OPEN_PROJECTS_SQL = (
-    "(SELECT p.id, p.name FROM project p WHERE p.owner_id = %(owner)s AND p.purging_at IS NULL"
-    " AND p.archived_at IS NULL AND (%(project)s::bigint IS NULL OR p.id = %(project)s)) AS pj"
+    "(SELECT p.id, bus_project_name_for(%(owner)s, p.owner_id, p.name) AS name"
+    " FROM bus_projects_of(%(owner)s) mine JOIN project p ON p.id = mine.project_id"
+    " WHERE p.purging_at IS NULL AND p.archived_at IS NULL"
+    # A viewer acts on nothing; of a single project, it sees what others have to attend to.
+    " AND (%(project)s::bigint IS NULL AND mine.role <> 'viewer' OR p.id = %(project)s)) AS pj"
 )
 
 _OVERDUE_POSTS_SQL = f"""
@@ -232,6 +254,7 @@ _EXPIRING_TOKENS_SQL = f"""
            bus_participation_name(p.id) AS actor, t.hint AS token_hint, t.expires_at
     FROM {_OPEN_PROJECTS_SQL}
     JOIN participation p ON p.project_id = pj.id AND p.removed_at IS NULL
+    JOIN participant pt ON pt.id = p.participant_id AND pt.owner_id = %(owner)s
     JOIN token t ON t.participation_id = p.id AND t.revoked_at IS NULL AND t.parent_id IS NULL
      AND t.expires_at > clock_timestamp() AND t.expires_at < clock_timestamp() + %(window)s
      -- Those of connected clients are renewed with each use.
@@ -278,7 +301,7 @@ def list_contended_surfaces(
 
 
 def list_expiring_tokens(conn: Connection, owner_id: int, *, project_id: int | None = None) -> list[ExpiringToken]:
-    """List the tokens in the owner's projects that expire within TOKEN_EXPIRY_WINDOW; at most MAX_LISTED."""
+    """List the tokens of the owner's participants that expire within TOKEN_EXPIRY_WINDOW; at most MAX_LISTED."""
     params = {"owner": owner_id, "project": project_id, "limit": MAX_LISTED, "window": TOKEN_EXPIRY_WINDOW}
     return conn.fetch_all_as(ExpiringToken, _EXPIRING_TOKENS_SQL, params)
 

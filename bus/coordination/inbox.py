@@ -1,4 +1,6 @@
-"""The inbox of an owner: handoffs without an ack, blocked tasks and contended leases in all of the owner's projects.
+"""The inbox of an owner: handoffs without an ack, blocked tasks and contended leases in the projects where it acts.
+
+These are its own projects and those of other owners in which it is member or lead.
 
 Each list holds at most MAX_ITEMS, and each count stops at COUNT_CAP, so reading costs in proportion to what is shown
 and to the number of projects, at any length of the ledgers. Archived projects are left out: nothing in them can be
@@ -69,9 +71,12 @@ class InboxCounts:
     conflicts: int
 
 
+# A viewer can answer nothing, so its projects are left out, as archived ones are.
 _PROJECTS_SQL = (
-    "(SELECT p.id, p.name FROM project p WHERE p.owner_id = %(owner)s AND p.purging_at IS NULL"
-    " AND p.archived_at IS NULL AND (%(project)s::bigint IS NULL OR p.id = %(project)s)) AS pj"
+    "(SELECT p.id, bus_project_name_for(%(owner)s, p.owner_id, p.name) AS name"
+    " FROM bus_projects_of(%(owner)s) mine JOIN project p ON p.id = mine.project_id"
+    " WHERE p.purging_at IS NULL AND p.archived_at IS NULL AND mine.role <> 'viewer'"
+    " AND (%(project)s::bigint IS NULL OR p.id = %(project)s)) AS pj"
 )
 # The participation of the owner in the project `pj`: the participant with the empty label.
 _MY_PARTICIPATION_SQL = """
@@ -143,7 +148,7 @@ def list_posts(conn: Connection, owner_id: int, name: str, *, project_id: int | 
         conn: the connection.
         owner_id: the owner.
         name: one of POST_LISTS.
-        project_id: only this project; one of another owner has no items.
+        project_id: only this project; one in which the owner does not act has no items.
     Returns:
         At most MAX_ITEMS.
     """

@@ -365,12 +365,9 @@ _READY_SQL = """
             WHERE l.project_id = w.project_id AND l.prefix = w.prefix AND l.surface = w.surface
               AND (l.participation_id <> w.me OR NOT bus_is_same_session(l.session_key, w.session))
               AND l.ended_at IS NULL AND l.expires_at > clock_timestamp()))
-       OR NOT EXISTS (
-            SELECT FROM participation p JOIN participant pt ON pt.id = p.participant_id
-            JOIN project pj ON pj.id = p.project_id JOIN owner o ON o.id = pt.owner_id
-            WHERE p.id = w.me AND p.removed_at IS NULL AND pt.removed_at IS NULL AND pj.purging_at IS NULL
-              AND o.suspended_at IS NULL AND (w.token_id IS NULL OR EXISTS (
-                SELECT FROM token t WHERE t.id = w.token_id AND bus_token_is_live(t.revoked_at, t.expires_at))))
+       OR NOT bus_has_access(w.me)
+       OR w.token_id IS NOT NULL AND NOT EXISTS (
+            SELECT FROM token t WHERE t.id = w.token_id AND bus_token_is_live(t.revoked_at, t.expires_at))
     ORDER BY w.n
 """
 
@@ -440,17 +437,14 @@ _CHANGES_SQL = """
                 ORDER BY e.seq DESC LIMIT 500) AS e)
     FROM unnest(%(projects)s::bigint[], %(participations)s::bigint[], %(tokens)s::bigint[], %(seqs)s::bigint[])
          WITH ORDINALITY AS w (project_id, me, token_id, seq, n)
-    JOIN participation p ON p.id = w.me AND p.removed_at IS NULL
-    JOIN participant pt ON pt.id = p.participant_id AND pt.removed_at IS NULL
-    JOIN project pj ON pj.id = p.project_id AND pj.purging_at IS NULL
-    JOIN owner o ON o.id = pt.owner_id AND o.suspended_at IS NULL
+    JOIN participation p ON p.id = w.me
     JOIN project_clock k ON k.project_id = w.project_id
     CROSS JOIN LATERAL (
         SELECT count(*)::integer AS unread, coalesce(max(d.post_id), 0) AS newest FROM (
             SELECT d.post_id FROM delivery d
             WHERE d.project_id = w.project_id AND d.participation_id = w.me AND d.acked_at IS NULL
             ORDER BY d.post_id DESC LIMIT 100) AS d) AS inbox
-    WHERE w.token_id IS NULL OR EXISTS (
-        SELECT FROM token t WHERE t.id = w.token_id AND bus_token_is_live(t.revoked_at, t.expires_at))
+    WHERE bus_has_access(w.me) AND (w.token_id IS NULL OR EXISTS (
+        SELECT FROM token t WHERE t.id = w.token_id AND bus_token_is_live(t.revoked_at, t.expires_at)))
     ORDER BY w.n
 """

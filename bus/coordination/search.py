@@ -57,11 +57,11 @@ class SearchResults:
 
 
 def search(conn: Connection, owner_id: int, text: str, *, project_id: int | None = None) -> SearchResults:
-    """Search the owner's projects, the MAX_PROJECTS most recently active ones.
+    """Search the projects in which the owner has a role, the MAX_PROJECTS most recently active ones.
 
     Args:
         text: words, a part in quotes as a phrase; or a number, a reference, a name.
-        project_id: only this project, and the owner's participants; one of another owner has no matches.
+        project_id: only this project, and the owner's participants; one in which it has no role has no matches.
     """
     text = text.strip()
     try:
@@ -69,8 +69,9 @@ def search(conn: Connection, owner_id: int, text: str, *, project_id: int | None
     except InvalidArgument as refusal:
         return SearchResults([], [], [], refusal.message)
     projects = conn.fetch_all(
-        "SELECT p.id FROM project p JOIN project_clock c ON c.project_id = p.id"
-        " WHERE p.owner_id = %(owner)s AND p.purging_at IS NULL AND (%(project)s::bigint IS NULL OR p.id = %(project)s)"
+        "SELECT p.id FROM bus_projects_of(%(owner)s) mine JOIN project p ON p.id = mine.project_id"
+        " JOIN project_clock c ON c.project_id = p.id WHERE p.purging_at IS NULL"
+        " AND (%(project)s::bigint IS NULL OR p.id = %(project)s)"
         " ORDER BY c.last_at DESC, p.id DESC LIMIT %(limit)s",
         {"owner": owner_id, "project": project_id, "limit": MAX_PROJECTS},
     )
@@ -156,7 +157,8 @@ def _find_names(conn: Connection, owner_id: int, project_ids: list[int], text: s
     """Projects, participants and sequences whose names contain the text."""
     params = {"owner": owner_id, "projects": project_ids, "text": text.lower(), "limit": MAX_HITS}
     projects = conn.fetch_all(
-        "SELECT p.id, p.name FROM unnest(%(projects)s::bigint[]) WITH ORDINALITY AS own (id, n)"
+        "SELECT p.id, bus_project_name_for(%(owner)s, p.owner_id, p.name)"
+        " FROM unnest(%(projects)s::bigint[]) WITH ORDINALITY AS own (id, n)"
         " JOIN project p ON p.id = own.id WHERE position(%(text)s IN lower(p.name)) > 0 ORDER BY own.n LIMIT %(limit)s",
         params,
     )

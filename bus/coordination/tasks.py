@@ -135,7 +135,9 @@ def create(
         if stored is not None:
             return TaskStatus(task_id=stored["task_id"], status=stored["status"], unread=unread)
     transaction = CallerTransaction(conn, ctx)
-    assignee = None if owner is None else participations.get(conn, transaction.project_id, owner, "owner")
+    assignee = (
+        None if owner is None else participations.get_addressable(conn, ctx, transaction.project_id, owner, "owner")
+    )
     unfinished_ids = task_blockers.list_unfinished(transaction, blocking_ids)
     (task_id,) = conn.fetch_one(
         "UPDATE project_clock SET last_task = last_task + 1 WHERE project_id = %s RETURNING last_task",
@@ -189,7 +191,7 @@ def assign(conn: Connection, ctx: Ctx, task_id: int, owner: str) -> TaskAssignme
     """
     transaction = CallerTransaction(conn, ctx)
     task = task_rows.get_row(transaction, task_id)
-    assignee = participations.get(conn, transaction.project_id, owner, "owner")
+    assignee = participations.get_addressable(conn, ctx, transaction.project_id, owner, "owner")
     status = next_status("assign", task.status)
     if (status, assignee.id) != (task.status, task.participation_id):
         task_rows.update_row(transaction, task_id, status=status, participation_id=assignee.id, owner=assignee.actor)

@@ -4,7 +4,7 @@ from typing import Any
 
 import psycopg
 
-EXPECTED_SCHEMA_VERSION = "0025"
+EXPECTED_SCHEMA_VERSION = "0026"
 
 
 def find_schema_version(conn: psycopg.Connection[Any]) -> str | None:

@@ -109,7 +109,7 @@ def connect_participant(
     ttl: timedelta | None,
     actor: str,
 ) -> str:
-    """Let a client act as a participant that is in a project of the owner.
+    """Let a client act as a participant of the owner that is in a project in which the owner acts.
 
     Args:
         ttl: how long at most; None: as long as the client uses it.
@@ -121,14 +121,14 @@ def connect_participant(
     Locks: the project clock, then the owner.
     """
     row = conn.fetch_one_or_none(
-        "SELECT p.project_id FROM participation p JOIN project pj ON pj.id = p.project_id"
-        " WHERE p.id = %s AND pj.owner_id = %s AND p.removed_at IS NULL",
+        "SELECT p.project_id FROM participation p JOIN participant pt ON pt.id = p.participant_id"
+        " WHERE p.id = %s AND pt.owner_id = %s AND p.removed_at IS NULL",
         (participation_id, owner_id),
     )
     if row is None:
         raise NotFound("participant in the project")
-    locked_project = participations.lock_project(conn, row[0])
-    participation = participations.get_token_holder(conn, locked_project.project_id, participation_id)
+    locked_project = participations.lock_project(conn, row[0], member_id=owner_id)
+    participation = participations.get_token_holder(conn, locked_project.project_id, participation_id, host_id=owner_id)
     issued = tokens.add_to_participation(
         conn, locked_project, participation, label=request.client_name, ttl=CODE_TTL, actor=actor
     )
@@ -152,10 +152,8 @@ def connect_new_participant(
         BusError: `conflict` when a participant of that name is in the project already.
     """
     label = validation.label(name, "name")
-    locked_project = participations.lock_project(conn, project_id)
-    if locked_project.owner_id != owner_id:
-        raise NotFound("project")
-    if participations.find(conn, project_id, label, "name") is not None:
+    locked_project = participations.lock_project(conn, project_id, member_id=owner_id)
+    if participations.find(conn, project_id, f"{locked_project.host_handle}/{label}", "name") is not None:
         raise BusError(
             "conflict", f"name {label} is in this project already: choose that participant, or another name."
         )

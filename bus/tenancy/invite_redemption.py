@@ -12,7 +12,7 @@ from bus.db import Connection, from_row, one_time_store
 from bus.errors import BusError, InvalidArgument
 from bus.rules import token_format, validation
 from bus.rules.confusables import skeleton
-from bus.tenancy import participants, participations, tokens
+from bus.tenancy import memberships, participants, participations, tokens
 from bus.tenancy.invite_authority import may_still_invite
 from bus.tenancy.invites import INVITE_STATE
 from bus.tenancy.participations import IssuedParticipation, LockedProject
@@ -40,6 +40,8 @@ class InviteOffer:
         participant_name: the name that the invite is locked to, or None where the redeemer chooses.
         is_for_existing_participant: whether it adds a token to a participant that exists already.
         email: the only address that may accept it, or None.
+        role: of the person who accepts it; None for a participant of the owner.
+        created_by: who invites.
         uses_left: how many times it can still be redeemed.
     """
 
@@ -51,6 +53,8 @@ class InviteOffer:
     kind: str
     lane: str | None
     is_admin: bool
+    role: str | None
+    created_by: str
     uses_left: int
     expires_at: datetime
 
@@ -72,6 +76,8 @@ def get_offer(conn: Connection, code: str) -> InviteOffer:
             invite.c.kind,
             invite.c.lane,
             invite.c.is_admin,
+            invite.c.role,
+            invite.c.created_by,
             (invite.c.uses - invite.c.used).label("uses_left"),
             invite.c.expires_at,
             INVITE_STATE,
@@ -122,10 +128,17 @@ def redeem(
             invite.c.participant_name,
             invite.c.participant_id,
             invite.c.email,
+            invite.c.role,
         ).where(invite.c.sha256 == token_format.fingerprint(code), invite.c.revoked_at.is_(None))
     ).one_or_none()
     if redeemed_invite is None:
         raise _invalid_invite_error()
+    if redeemed_invite.role is not None:
+        raise BusError(
+            "forbidden",
+            "This invite is for a person; open it in a browser, sign in and accept it there.",
+            reason="sign_in_required",
+        )
     _check_email(redeemed_invite.email, acceptor)
     requested_name = redeemed_invite.participant_name or name
     if requested_name is None or not requested_name.strip():
@@ -142,11 +155,7 @@ def redeem(
                 "conflict", "That nonce was used with another name; choose a new one.", reason="nonce_reused"
             )
         return stored
-    if conn.fetch_one_or_none(
-        "SELECT 1 FROM project p JOIN owner o ON o.id = p.owner_id WHERE p.id = %s AND o.suspended_at IS NOT NULL",
-        (redeemed_invite.project_id,),
-    ):
-        raise BusError("forbidden", "The owner of this project is suspended; ask the sender of the invite.")
+    _refuse_suspended(conn, redeemed_invite.project_id)
     terms = _count_use(conn, redeemed_invite.id)
     locked_project = participations.lock_project_owner(conn, redeemed_invite.project_id)
     actor = f"invite {terms.hint}" if acceptor is None else acceptor.handle
@@ -185,6 +194,55 @@ def redeem(
             conn, _STORE_PURPOSE, secret, json.dumps(dataclasses.asdict(issued)).encode(), ttl=STORED_GRANT_TTL
         )
     return issued
+
+
+def accept_as_person(conn: Connection, code: str, owner_id: int, acceptor: Acceptor) -> int:
+    """Become a member of a project by an invite for a person; return the project.
+
+    An owner who has a role already keeps it and uses nothing, so that a repeated submission is one redemption.
+
+    Raises:
+        BusError: as `redeem`; `not_found` for an invite that is not for a person; `conflict` when the handle is
+            the name of a participant.
+        OwnerSuspended: the acceptor is suspended.
+    Locks: the project clock, the invite, then the owners.
+    """
+    row = conn.execute(
+        sa.select(invite.c.id, invite.c.project_id, invite.c.email, invite.c.role).where(
+            invite.c.sha256 == token_format.fingerprint(code),
+            invite.c.revoked_at.is_(None),
+            invite.c.role.is_not(None),
+        )
+    ).one_or_none()
+    if row is None:
+        raise _invalid_invite_error()
+    _check_email(row.email, acceptor)
+    conn.execute("SELECT bus_lock_clock(%s)", (row.project_id,))
+    if memberships.find_role(conn, owner_id, row.project_id) is not None:
+        return int(row.project_id)
+    _refuse_suspended(conn, row.project_id)
+    _count_use(conn, row.id)
+    memberships.add(conn, row.project_id, owner_id, row.role, actor=acceptor.handle)
+    member = participations.find_owner_context(conn, owner_id, row.project_id)
+    assert member is not None
+    conn.execute(
+        sa.insert(invite_redemption).values(
+            invite_id=row.id,
+            participation_id=member.participation_id,
+            actor=acceptor.handle,
+            accepted_by=acceptor.handle,
+        )
+    )
+    return int(row.project_id)
+
+
+def _refuse_suspended(conn: Connection, project_id: int) -> None:
+    """Refuse a redemption while the project's owner is suspended. The caller has locked the project clock."""
+    if conn.fetch_one_or_none(
+        "SELECT 1 FROM project p JOIN owner o ON o.id = p.owner_id WHERE p.id = %s AND o.suspended_at IS NOT NULL",
+        (project_id,),
+    ):
+        raise BusError("forbidden", "The owner of this project is suspended; ask the sender of the invite.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -10,7 +11,8 @@ from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import token_format, validation
-from bus.tenancy import audit, authentication, owners, participants
+from bus.rules.enums import MEMBER_ROLES
+from bus.tenancy import audit, authentication, memberships, owners, participants, participations
 from bus.tenancy.invite_authority import may_still_invite
 from bus.tenancy.suspension import require_active_owner
 from bus.tenancy.tables import invite, invite_redemption, project
@@ -18,7 +20,7 @@ from bus.tenancy.tables import invite, invite_redemption, project
 
 @dataclass(frozen=True, slots=True)
 class CreatedInvite:
-    """A new invite with its code, of which only the SHA-256 is stored."""
+    """A new invite with its code, of which only the SHA-256 is stored; `role` is set if it is for a person."""
 
     id: int
     project: str
@@ -26,6 +28,7 @@ class CreatedInvite:
     expires_at: datetime
     participant_name: str | None
     uses: int
+    role: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Invite:
     Attributes:
         participant_id: the existing participant that gets one more token, or None.
         email: the only address that may accept it, or None.
+        role: of the person who accepts it; None for a participant.
         state: open, exhausted, expired or revoked.
         redemptions: its uses, oldest first, at most 50.
     """
@@ -61,6 +65,7 @@ class Invite:
     kind: str
     lane: str | None
     is_admin: bool
+    role: str | None
     uses: int
     used: int
     state: str
@@ -159,28 +164,22 @@ def create_for_owner(
         if participant is None:
             raise NotFound("participant")
         label, valid_kind = participant.label, participant.kind
-    code = token_format.generate_invite_code()
-    row = conn.execute(
-        sa.insert(invite)
-        .values(
-            project_id=project_id,
-            sha256=token_format.fingerprint(code),
-            hint=f"{code[:6]}…",
-            participant_name=label,
-            participant_id=participant_id,
-            email=address,
-            kind=valid_kind,
-            lane=granted_lane,
-            is_admin=is_admin,
-            uses=uses,
-            created_by=actor,
-            created_by_participation_id=creator and creator.participation_id,
-            # Of a connected client, whose access tokens are deleted a day after they expired.
-            created_by_token_id=None if creator is None else sa.func.bus_lasting_token(creator.token_id),
-            expires_at=sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, ttl_hours),
-        )
-        .returning(invite.c.id, invite.c.expires_at, invite.c.hint)
-    ).one()
+    code, row = _insert(
+        conn,
+        project_id,
+        ttl_hours,
+        participant_name=label,
+        participant_id=participant_id,
+        email=address,
+        kind=valid_kind,
+        lane=granted_lane,
+        is_admin=is_admin,
+        uses=uses,
+        created_by=actor,
+        created_by_participation_id=creator and creator.participation_id,
+        # Of a connected client, whose access tokens are deleted a day after they expired.
+        created_by_token_id=None if creator is None else sa.func.bus_lasting_token(creator.token_id),
+    )
     audit.record(
         conn,
         locked_project.owner_id,
@@ -204,6 +203,95 @@ def create_for_owner(
     )
 
 
+def create_for_person(
+    conn: Connection,
+    project_id: int,
+    role: str,
+    *,
+    email: str | None = None,
+    uses: int = 1,
+    ttl_hours: int = 72,
+    acting_owner_id: int,
+    actor: str,
+) -> CreatedInvite:
+    """Invite a person, who accepts signed in as any owner and becomes a member of the project.
+
+    Args:
+        role: viewer, member or lead.
+        email: only an owner who is signed in with this verified address may accept.
+        uses: 1 to 50; how many persons may accept.
+        ttl_hours: 1 to 720.
+        acting_owner_id: the owner who invites. The invite of a lead ends with that role.
+    Raises:
+        BusError: `forbidden` when the role of the acting owner does not give that role, or the project is archived;
+            `not_found` when it has none.
+        OwnerSuspended: the project's owner or the acting owner is suspended.
+    Locks: the project clock, then the owners.
+    """
+    if role not in MEMBER_ROLES:
+        raise InvalidArgument(f"role must be one of: {', '.join(MEMBER_ROLES)}.")
+    validation.integer(uses, "uses", 1, limits.MAX_INVITE_USES)
+    validation.integer(ttl_hours, "ttl_hours", 1, limits.MAX_INVITE_HOURS)
+    address = validation.email(email, "email") if email is not None else None
+    if address is not None and uses != 1:
+        raise InvalidArgument("An invite for one address has one use; leave uses out.")
+    locked_project = participations.lock_project(conn, project_id, member_id=acting_owner_id)
+    memberships.require_managed_role(memberships.find_role(conn, acting_owner_id, project_id), role)
+    giver = None
+    if acting_owner_id != locked_project.owner_id:
+        giver = participations.find_owner_context(conn, acting_owner_id, project_id)
+        assert giver is not None
+    code, row = _insert(
+        conn,
+        project_id,
+        ttl_hours,
+        role=role,
+        email=address,
+        kind="human",
+        uses=uses,
+        created_by=actor,
+        created_by_participation_id=giver and giver.participation_id,
+    )
+    audit.record(
+        conn,
+        locked_project.owner_id,
+        actor,
+        "invite.create",
+        row.hint,
+        project_id=project_id,
+        role=role,
+        email=address,
+        uses=uses,
+        ttl_hours=ttl_hours,
+    )
+    return CreatedInvite(
+        id=row.id,
+        project=locked_project.project_name,
+        code=code,
+        expires_at=row.expires_at,
+        participant_name=None,
+        uses=uses,
+        role=role,
+    )
+
+
+def _insert(conn: Connection, project_id: int, ttl_hours: int, **values: Any) -> tuple[str, sa.Row[Any]]:
+    """Insert an invite; return its code and its row."""
+    code = token_format.generate_invite_code()
+    row = conn.execute(
+        sa.insert(invite)
+        .values(
+            project_id=project_id,
+            sha256=token_format.fingerprint(code),
+            hint=f"{code[:6]}…",
+            expires_at=sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, ttl_hours),
+            **values,
+        )
+        .returning(invite.c.id, invite.c.expires_at, invite.c.hint)
+    ).one()
+    return code, row
+
+
 INVITE_STATE = sa.case(
     (invite.c.revoked_at.is_not(None), "revoked"),
     (invite.c.used >= invite.c.uses, "exhausted"),
@@ -214,8 +302,14 @@ INVITE_STATE = sa.case(
 ).label("state")
 
 
-def list_invites(conn: Connection, project_id: int, *, before: int | None = None, limit: int = 50) -> list[Invite]:
-    """List the invites of a project, newest first, at most `limit`, with ids below `before`."""
+def list_invites(
+    conn: Connection, project_id: int, *, for_people: bool = False, before: int | None = None, limit: int = 50
+) -> list[Invite]:
+    """List the invites of a project, newest first, at most `limit`, with ids below `before`.
+
+    Args:
+        for_people: those for persons, and not those for participants.
+    """
     columns = (
         invite.c.id,
         invite.c.hint,
@@ -225,6 +319,7 @@ def list_invites(conn: Connection, project_id: int, *, before: int | None = None
         invite.c.kind,
         invite.c.lane,
         invite.c.is_admin,
+        invite.c.role,
         invite.c.uses,
         invite.c.used,
         INVITE_STATE,
@@ -232,7 +327,8 @@ def list_invites(conn: Connection, project_id: int, *, before: int | None = None
         invite.c.created_at,
         invite.c.expires_at,
     )
-    query = sa.select(*columns).where(invite.c.project_id == project_id)
+    of_kind = invite.c.role.is_not(None) if for_people else invite.c.role.is_(None)
+    query = sa.select(*columns).where(invite.c.project_id == project_id, of_kind)
     if before is not None:
         query = query.where(invite.c.id < before)
     rows = conn.execute(query.order_by(invite.c.id.desc()).limit(limit)).all()
@@ -258,13 +354,16 @@ def _list_redemptions(conn: Connection, invite_ids: list[int]) -> dict[int, list
     return redemptions
 
 
-def revoke(conn: Connection, project_id: int, invite_id: int, *, actor: str) -> bool:
+def revoke(conn: Connection, project_id: int, invite_id: int, *, for_people: bool = False, actor: str) -> bool:
     """Revoke an invite, so that it can no longer be redeemed; return whether anything changed.
 
+    Args:
+        for_people: whether it is one for a person, which leads revoke too; the other ones are the owner's alone.
     Raises:
         BusError: `not_found` when the project has no such invite.
     """
-    matches = sa.and_(invite.c.id == invite_id, invite.c.project_id == project_id)
+    of_kind = invite.c.role.is_not(None) if for_people else invite.c.role.is_(None)
+    matches = sa.and_(invite.c.id == invite_id, invite.c.project_id == project_id, of_kind)
     changed = conn.execute(
         sa.update(invite)
         .where(matches, invite.c.revoked_at.is_(None))

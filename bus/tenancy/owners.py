@@ -169,6 +169,18 @@ def rename(conn: Connection, owner_id: int, handle: str, *, actor: str) -> bool:
                 f"The name {chosen} belongs or belonged to a participant of yours; choose another handle.",
                 reason="name_taken",
             )
+        if conn.fetch_one_or_none(
+            "SELECT 1 FROM participant me JOIN participation mine ON mine.participant_id = me.id"
+            " JOIN participation p ON p.project_id = mine.project_id AND p.removed_at IS NULL"
+            " JOIN participant_name n ON n.participant_id = p.participant_id AND n.label_key = %s"
+            " WHERE me.owner_id = %s AND me.label = '' AND mine.removed_at IS NULL LIMIT 1",
+            (chosen, owner_id),
+        ):
+            raise BusError(
+                "conflict",
+                f"A participant in one of your projects is called {chosen}; choose another handle.",
+                reason="name_taken",
+            )
     conn.execute(sa.update(owner).where(owner.c.id == owner_id).values(handle=chosen))
     audit.record(conn, owner_id, actor, "owner.rename", chosen, before=before)
     _notify_projects(conn, owner_id)

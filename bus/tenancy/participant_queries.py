@@ -146,7 +146,8 @@ def list_participants(conn: Connection, ctx: Ctx, *, before: str | None = None, 
         " coalesce(pr.lane, p.lane) AS lane, p.is_admin,"
         f" pt.label = '' OR EXISTS (SELECT {_LIVE_TOKENS}) AS token_active, pr.last_seen"
         " FROM participation p JOIN participant pt ON pt.id = p.participant_id JOIN owner o ON o.id = pt.owner_id"
-        " CROSS JOIN LATERAL (SELECT bus_short_name(o.handle, pt.label) AS name) AS named"
+        " CROSS JOIN LATERAL (SELECT bus_name_for((SELECT own.owner_id FROM participation me JOIN participant own"
+        "  ON own.id = me.participant_id WHERE me.id = %(me)s), o.id, o.handle, pt.label) AS name) AS named"
         " LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id"
         " WHERE p.project_id = %(project)s AND p.removed_at IS NULL AND pt.removed_at IS NULL"
         " AND named.name > %(before)s ORDER BY named.name LIMIT %(limit)s",
@@ -204,7 +205,8 @@ def list_participant_projects(
     """List the projects that a participant of an owner is in, by id, at most `limit`."""
     return conn.fetch_all_as(
         ParticipantProject,
-        "SELECT p.id AS participation_id, pj.id AS project_id, pj.name AS project,"
+        "SELECT p.id AS participation_id, pj.id AS project_id, "
+        " bus_project_name_for(pt.owner_id, pj.owner_id, pj.name) AS project,"
         " pj.archived_at IS NOT NULL AS is_archived, p.lane, p.is_admin,"
         f" (SELECT count(*) {_COUNTED_TOKENS}) AS live_token_count, pr.last_seen"
         " FROM participant pt JOIN participation p ON p.participant_id = pt.id AND p.removed_at IS NULL"
@@ -229,8 +231,8 @@ def list_participants_outside_project(
 
 
 _DETAIL_SQL = f"""
-    SELECT p.id, p.project_id, p.participant_id, bus_short_name(o.handle, pt.label) AS label,
-           bus_qualified_name(o.handle, pt.label) AS actor, pt.kind, p.lane AS granted_lane,
+    SELECT p.id, p.project_id, p.participant_id, bus_name_for(pj.owner_id, o.id, o.handle, pt.label) AS label,
+           pt.owner_id, bus_qualified_name(o.handle, pt.label) AS actor, pt.kind, p.lane AS granted_lane,
            coalesce(pr.lane, p.lane) AS lane, coalesce(pr.status, '') AS status, p.is_admin, pr.last_seen,
            coalesce(pr.last_seen > clock_timestamp() - make_interval(secs => pj.presence_window_seconds), false)
                AS is_active,
@@ -287,17 +289,17 @@ class ConsentChoice:
 
 
 def list_consent_choices(conn: Connection, owner_id: int, *, limit: int = 500) -> list[ConsentChoice]:
-    """List the open projects of an owner with the participants that have tokens, the newest projects first."""
+    """List the open projects in which an owner acts with the owner's participants there, the newest projects first."""
     return conn.fetch_all_as(
         ConsentChoice,
-        "SELECT pj.id AS project_id, pj.name AS project, p.id AS participation_id, coalesce(pt.label, '') AS label,"
-        " p.lane, coalesce(p.is_admin, false) AS is_admin"
-        " FROM project pj"
+        "SELECT pj.id AS project_id, bus_project_name_for(%(owner)s, pj.owner_id, pj.name) AS project,"
+        " p.id AS participation_id, coalesce(pt.label, '') AS label, p.lane, coalesce(p.is_admin, false) AS is_admin"
+        " FROM bus_projects_of(%(owner)s) mine JOIN project pj ON pj.id = mine.project_id"
         " LEFT JOIN (participation p JOIN participant pt ON pt.id = p.participant_id AND pt.removed_at IS NULL"
-        "  AND pt.label <> '') ON p.project_id = pj.id AND p.removed_at IS NULL"
-        " WHERE pj.owner_id = %s AND pj.archived_at IS NULL AND pj.purging_at IS NULL"
-        " ORDER BY pj.id DESC, pt.label LIMIT %s",
-        (owner_id, limit),
+        "  AND pt.label <> '') ON p.project_id = pj.id AND p.removed_at IS NULL AND pt.owner_id = %(owner)s"
+        " WHERE mine.role <> 'viewer' AND pj.archived_at IS NULL AND pj.purging_at IS NULL"
+        " ORDER BY pj.id DESC, pt.label LIMIT %(limit)s",
+        {"owner": owner_id, "limit": limit},
     )
 
 
@@ -330,14 +332,18 @@ class Suggestions:
     lanes: list[str]
 
 
-def list_suggestions(conn: Connection, project_id: int) -> Suggestions:
-    """List the names and the lanes of the participants of a project, at most MAX_SUGGESTIONS of each."""
+def list_suggestions(conn: Connection, project_id: int, owner_id: int) -> Suggestions:
+    """List the names and the lanes of the participants of a project, at most MAX_SUGGESTIONS of each.
+
+    Args:
+        owner_id: of the person who types: names of other owners' participants are qualified.
+    """
     rows = conn.fetch_all(
-        "SELECT bus_short_name(o.handle, pt.label), coalesce(pr.lane, p.lane) FROM participation p"
+        "SELECT bus_name_for(%s, o.id, o.handle, pt.label), coalesce(pr.lane, p.lane) FROM participation p"
         " JOIN participant pt ON pt.id = p.participant_id JOIN owner o ON o.id = pt.owner_id"
         " LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id"
         " WHERE p.project_id = %s AND p.removed_at IS NULL AND pt.removed_at IS NULL"
         " ORDER BY pr.last_seen DESC NULLS LAST, p.id LIMIT %s",
-        (project_id, MAX_SUGGESTIONS),
+        (owner_id, project_id, MAX_SUGGESTIONS),
     )
     return Suggestions([name for name, _ in rows], list(dict.fromkeys(lane for _, lane in rows if lane)))

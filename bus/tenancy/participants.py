@@ -108,6 +108,18 @@ def rename(conn: Connection, owner_id: int, participant_id: int, name: str, *, a
     key = validation.label_key(label)
     if owners.has_or_had_handle(conn, owner_id, key):
         raise BusError("conflict", f"{label} is your own handle; choose another name.", reason="name_taken")
+    if conn.fetch_one_or_none(
+        "SELECT 1 FROM participation p JOIN participation other ON other.project_id = p.project_id"
+        " JOIN participant person ON person.id = other.participant_id AND person.label = ''"
+        " JOIN owner_handle h ON h.owner_id = person.owner_id AND h.handle = %s"
+        " WHERE p.participant_id = %s AND p.removed_at IS NULL AND other.removed_at IS NULL LIMIT 1",
+        (key, participant_id),
+    ):
+        raise BusError(
+            "conflict",
+            f"{label} is the handle of a person in one of its projects; choose another name.",
+            reason="name_taken",
+        )
     name_owner_id = conn.execute(
         sa.select(participant_name.c.participant_id).where(
             participant_name.c.owner_id == owner_id, participant_name.c.label_key == key
@@ -194,21 +206,30 @@ def get_participation_id(conn: Connection, ctx: Ctx, name: str, argument: str) -
     handle, label = validation.qualified_name(name, argument)
     # The statement authenticates first, so that names are not disclosed to a caller with a bad token.
     (participation_id,) = conn.fetch_one(
-        "SELECT bus_find_participation(c.project_id, %s, %s) FROM bus_authenticate(%s, %s, false) c",
-        (handle, validation.label_key(label), ctx.participation_id, ctx.token_id),
+        "SELECT bus_find_participation(c.project_id, %s, %s, %s) FROM bus_authenticate(%s, %s, false) c",
+        (handle, validation.label_key(label), ctx.participation_id, ctx.participation_id, ctx.token_id),
     )
     if participation_id is None:
-        raise unknown_recipient_error(conn, ctx.project_id, name)
+        raise unknown_recipient_error(conn, ctx.project_id, name, ctx.participation_id)
     return int(participation_id)
 
 
-def unknown_recipient_error(conn: Connection, project_id: int, wanted: str) -> BusError:
-    """Build the error for a name that no participant of the project bears, with up to five similar names."""
+def unknown_recipient_error(
+    conn: Connection, project_id: int, wanted: str, caller_participation_id: int | None = None
+) -> BusError:
+    """Build the error for a name that no participant of the project bears, with up to five similar names.
+
+    Args:
+        caller_participation_id: whose names are short; None for those of the project's owner.
+    """
     rows = conn.fetch_all(
-        "SELECT bus_short_name(o.handle, pt.label) FROM participation p"
+        "SELECT bus_name_for(coalesce((SELECT own.owner_id FROM participation me"
+        "  JOIN participant own ON own.id = me.participant_id WHERE me.id = %s), pj.owner_id),"
+        " o.id, o.handle, pt.label) FROM participation p"
+        " JOIN project pj ON pj.id = p.project_id"
         " JOIN participant pt ON pt.id = p.participant_id JOIN owner o ON o.id = pt.owner_id"
         " WHERE p.project_id = %s AND p.removed_at IS NULL AND pt.removed_at IS NULL ORDER BY p.id LIMIT 200",
-        (project_id,),
+        (caller_participation_id, project_id),
     )
     return _build_unknown_recipient_error(wanted, [label for (label,) in rows])
 
@@ -223,10 +244,13 @@ def with_suggestions(error: BusError) -> BusError:
 
 
 def _build_unknown_recipient_error(wanted: str, labels: list[str]) -> BusError:
-    by_key = {validation.label_key(label): label for label in labels}
+    by_key: dict[str, list[str]] = {}
+    for label in labels:
+        # Of a qualified name, the label is compared alone: participants of several owners may have it.
+        by_key.setdefault(validation.label_key(label.rpartition("/")[2]), []).append(label)
     key = validation.label_key(wanted.rpartition("/")[2])
     matches = get_close_matches(key, by_key, n=5, cutoff=0.5)
-    near = [by_key[match] for match in matches]
+    near = [label for match in matches for label in by_key[match]][:5]
     message = f'No participant of this project is called "{wanted}".'
     if near:
         return BusError("unknown_recipient", f"{message} Did you mean {', '.join(near)}?", near=near)

@@ -64,12 +64,6 @@ def add(conn: Connection, owner_id: int, name: str, *, actor: str) -> Project:
     return get(conn, project_id)
 
 
-def is_owned_by(conn: Connection, owner_id: int, project_id: int) -> bool:
-    """Return whether an owner has this project, and it is not being deleted."""
-    query = "SELECT 1 FROM project WHERE id = %s AND owner_id = %s AND purging_at IS NULL"
-    return conn.fetch_one_or_none(query, (project_id, owner_id)) is not None
-
-
 def get(conn: Connection, project_id: int) -> Project:
     """Return the project with this id.
 

@@ -15,7 +15,7 @@ from bus.db.columns import (
     one_of_check,
     primary_key_column,
 )
-from bus.rules.enums import PARTICIPANT_KINDS
+from bus.rules.enums import MEMBER_ROLES, PARTICIPANT_KINDS
 
 owner = sa.Table(
     "owner",
@@ -124,6 +124,17 @@ participation = sa.Table(
     sa.UniqueConstraint("project_id", "participant_id"),
 )
 
+membership = sa.Table(
+    "membership",
+    metadata,
+    sa.Column("project_id", sa.ForeignKey("project.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("owner_id", sa.ForeignKey("owner.id"), primary_key=True, index=True),
+    sa.Column("role", sa.Text, nullable=False),
+    created_at_column(),
+    sa.CheckConstraint(one_of_check("role", MEMBER_ROLES), "role"),
+    comment="Owners other than the project's own in a project, with their role.",
+)
+
 token = sa.Table(
     "token",
     metadata,
@@ -171,11 +182,17 @@ invite = sa.Table(
     # The project-admin that created it and the token of that call, without which it is void; null for the owner.
     sa.Column("created_by_participation_id", sa.BigInteger),
     sa.Column("created_by_token_id", sa.BigInteger),
+    # For a person, who becomes a member with this role; null for a participant of the project's owner.
+    sa.Column("role", sa.Text),
     sa.CheckConstraint("uses BETWEEN 1 AND 50 AND used BETWEEN 0 AND uses", "uses"),
     sa.CheckConstraint(one_of_check("kind", PARTICIPANT_KINDS), "kind"),
     sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
     sa.CheckConstraint(length_check("email", 254, 3), "email"),
     sa.CheckConstraint("participant_id IS NULL OR uses = 1", "chosen"),
+    sa.CheckConstraint(one_of_check("role", MEMBER_ROLES), "role"),
+    sa.CheckConstraint(
+        "role IS NULL OR participant_id IS NULL AND participant_name IS NULL AND NOT is_admin", "person"
+    ),
 )
 
 sa.Index(

@@ -9,7 +9,7 @@ from bus.ctx import Ctx
 from bus.db import Connection, from_row
 from bus.errors import NotFound
 from bus.rules import validation
-from bus.tenancy import audit, authentication, participations, token_store
+from bus.tenancy import authentication, participations, token_store
 from bus.tenancy.invite_authority import end_unauthorized_invites
 from bus.tenancy.participations import IssuedParticipation, LockedProject, Participation
 from bus.tenancy.tables import client_grant, token
@@ -63,19 +63,21 @@ def add(
     *,
     label: str = "",
     ttl: timedelta | None = None,
+    member_id: int | None = None,
     actor: str,
 ) -> IssuedParticipation:
     """Issue one more token of a participation; the others stay valid.
 
     Args:
         reference: as for `participations.get`.
+        member_id: an owner with a role in the project, whose participant it is; None for the project's owner.
         label: the owner's description of the token, at most 64 characters; may be empty.
     Locks: the project clock, then the owner.
     """
     if label:
         validation.name(label, "label")
-    locked_project = participations.lock_project(conn, project_id)
-    participation = participations.get_token_holder(conn, project_id, reference)
+    locked_project = participations.lock_project(conn, project_id, member_id=member_id)
+    participation = participations.get_token_holder(conn, project_id, reference, host_id=locked_project.host_id)
     return add_to_participation(conn, locked_project, participation, label=label, ttl=ttl, actor=actor)
 
 
@@ -91,13 +93,13 @@ def add_to_participation(
     """As `add`, in a project that is locked."""
     generated = token_store.generate(conn, participation.id, label=label, ttl=ttl)
     participations.join_current_lane(conn, locked_project.project_id, participation.id)
-    audit.record(
+    participations.record_act(
         conn,
-        locked_project.owner_id,
+        locked_project,
+        participation.owner_id,
         actor,
         "token.add",
         participation.actor,
-        project_id=locked_project.project_id,
         token=generated.hint,
         label=label,
     )
@@ -105,17 +107,25 @@ def add_to_participation(
 
 
 def rotate(
-    conn: Connection, project_id: int, reference: str | int, *, ttl: timedelta | None = None, actor: str
+    conn: Connection,
+    project_id: int,
+    reference: str | int,
+    *,
+    ttl: timedelta | None = None,
+    member_id: int | None = None,
+    actor: str,
 ) -> IssuedParticipation:
     """Issue a new token of a participation; revoke the older ones and the open invites that were created with them.
 
     Args:
         reference: as for `participations.get`.
+        member_id: as for `add`.
     Raises:
         BusError: `unknown_recipient` when no participant of the project has that name.
     Locks: the project clock, then the owner, then the tokens.
     """
-    return _rotate(conn, participations.lock_project(conn, project_id), reference, ttl=ttl, actor=actor)
+    locked_project = participations.lock_project(conn, project_id, member_id=member_id)
+    return _rotate(conn, locked_project, reference, ttl=ttl, actor=actor)
 
 
 def rotate_as_admin(conn: Connection, ctx: Ctx, name: str) -> IssuedParticipation:
@@ -132,17 +142,19 @@ def _rotate(
     ttl: timedelta | None = None,
     actor: str,
 ) -> IssuedParticipation:
-    participation = participations.get_token_holder(conn, locked_project.project_id, reference)
+    participation = participations.get_token_holder(
+        conn, locked_project.project_id, reference, host_id=locked_project.host_id
+    )
     generated = token_store.generate(conn, participation.id, ttl=ttl)
     revoked = token_store.revoke_all(conn, [participation.id], except_token_id=generated.id)
     participations.join_current_lane(conn, locked_project.project_id, participation.id)
-    audit.record(
+    participations.record_act(
         conn,
-        locked_project.owner_id,
+        locked_project,
+        participation.owner_id,
         actor,
         "token.rotate",
         participation.actor,
-        project_id=locked_project.project_id,
         token=generated.hint,
         revoked=revoked,
     )
@@ -156,7 +168,8 @@ def _build_issued(
     return IssuedParticipation(
         participation_id=participation.id,
         project=project.project_name,
-        participant=participation.label,
+        # For its owner, who gets the token.
+        participant=participation.actor.rpartition("/")[2],
         actor=participation.actor,
         kind=participation.kind,
         lane=participation.granted_lane,
@@ -165,37 +178,45 @@ def _build_issued(
     )
 
 
-def revoke_all(conn: Connection, project_id: int, reference: str | int, *, actor: str) -> tuple[Participation, int]:
+def revoke_all(
+    conn: Connection, project_id: int, reference: str | int, *, acting_owner_id: int | None = None, actor: str
+) -> tuple[Participation, int]:
     """Revoke all tokens of a participation, and the open invites that were created with them; it stays in the project.
 
+    Args:
+        acting_owner_id: as for `participations.require_authority`.
     Returns:
         The participation, and how many tokens were revoked.
     Locks: the project clock, then the owner, then the tokens.
     """
-    return _revoke_all(conn, participations.lock_project(conn, project_id, grants=False), reference, actor=actor)
+    locked_project = participations.lock_project(conn, project_id, grants=False)
+    return _revoke_all(conn, locked_project, reference, acting_owner_id, actor=actor)
 
 
 def revoke_as_admin(conn: Connection, ctx: Ctx, name: str) -> RevokeResult:
     """As `revoke_all`, in the caller's project and as its project-admin."""
     actor = authentication.authorize_admin(conn, ctx)
     locked_project = participations.lock_project_owner(conn, ctx.project_id, grants=False)
-    participation, revoked = _revoke_all(conn, locked_project, name, actor=actor)
+    participation, revoked = _revoke_all(conn, locked_project, name, None, actor=actor)
     return RevokeResult(project=locked_project.project_name, participant=participation.label, revoked=revoked)
 
 
 def _revoke_all(
-    conn: Connection, locked_project: LockedProject, reference: str | int, *, actor: str
+    conn: Connection, locked_project: LockedProject, reference: str | int, acting_owner_id: int | None, *, actor: str
 ) -> tuple[Participation, int]:
     participation = participations.get_token_holder(conn, locked_project.project_id, reference)
+    participations.require_authority(
+        conn, locked_project.project_id, participation.owner_id, participation.actor, acting_owner_id
+    )
     revoked = token_store.revoke_all(conn, [participation.id])
     if revoked:
-        audit.record(
+        participations.record_act(
             conn,
-            locked_project.owner_id,
+            locked_project,
+            participation.owner_id,
             actor,
             "token.revoke",
             participation.actor,
-            project_id=locked_project.project_id,
             revoked=revoked,
         )
         end_unauthorized_invites(
@@ -204,27 +225,29 @@ def _revoke_all(
     return participation, revoked
 
 
-def revoke(conn: Connection, project_id: int, token_id: int, *, actor: str) -> bool:
+def revoke(conn: Connection, project_id: int, token_id: int, *, acting_owner_id: int | None = None, actor: str) -> bool:
     """Revoke one token of a project, and the open invites that were created with it; return whether anything changed.
 
+    Args:
+        acting_owner_id: as for `participations.require_authority`.
     Raises:
         BusError: `not_found` when the project has no such token.
     Locks: the project clock, then the owner, then the token.
     """
     locked_project = participations.lock_project(conn, project_id, grants=False)
     row = conn.fetch_one_or_none(
-        "SELECT t.hint, bus_participation_name(p.id), p.id"
-        " FROM token t JOIN participation p ON p.id = t.participation_id WHERE t.id = %s AND p.project_id = %s",
+        "SELECT t.hint, bus_participation_name(p.id), p.id, pt.owner_id"
+        " FROM token t JOIN participation p ON p.id = t.participation_id"
+        " JOIN participant pt ON pt.id = p.participant_id WHERE t.id = %s AND p.project_id = %s",
         (token_id, project_id),
     )
     if row is None:
         raise NotFound("token")
-    hint, participant_name, participation_id = row
+    hint, name, participation_id, participant_owner_id = row
+    participations.require_authority(conn, project_id, participant_owner_id, name, acting_owner_id)
     if not token_store.revoke(conn, token_id):
         return False
-    audit.record(
-        conn, locked_project.owner_id, actor, "token.revoke", participant_name, project_id=project_id, token=hint
-    )
+    participations.record_act(conn, locked_project, participant_owner_id, actor, "token.revoke", name, token=hint)
     end_unauthorized_invites(conn, locked_project.owner_id, project_id, participation_id, actor=actor)
     return True
 

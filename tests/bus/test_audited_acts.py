@@ -24,6 +24,7 @@ from bus.tenancy import (
     client_grants,
     invite_redemption,
     invites,
+    memberships,
     owners,
     participants,
     participations,
@@ -33,7 +34,7 @@ from bus.tenancy import (
 )
 from bus.tenancy.owners import Owner
 from bus.tenancy.projects import Project
-from tests.factories import Agent, make_agent, make_owner, make_project
+from tests.factories import Agent, make_agent, make_member, make_owner, make_project
 
 _ISSUER = "https://id.example.org"
 _HOOK = "https://hooks.example.org/llm-bus"
@@ -68,6 +69,14 @@ class Act:
     subject: str
     call: Callable[[World], Any]
     prepare: Callable[[World], Any] = lambda world: None
+
+
+def _join_as_person(world: World) -> None:
+    make_member(world.conn, world.project, "member", "bob")
+
+
+def _bob(world: World) -> Owner:
+    return owners.get(world.conn, "bob")
 
 
 def _link_identity(world: World) -> int:
@@ -295,6 +304,30 @@ _ACTS: dict[str, Act] = {
         "{agent}",
         lambda w: participations.set_lane(w.conn, w.project.id, w.agent.label, "core", actor="web"),
     ),
+    # People.
+    "accept an invite for a person": Act("membership.add", "bob", "bob", _join_as_person),
+    "change the role of a person": Act(
+        "membership.role",
+        "web",
+        "bob",
+        lambda w: memberships.set_role(
+            w.conn, w.project.id, _bob(w).id, "lead", acting_owner_id=w.owner.id, actor="web"
+        ),
+        lambda w: _join_as_person(w),
+    ),
+    "remove a person": Act(
+        "membership.remove",
+        "web",
+        "bob",
+        lambda w: memberships.remove(w.conn, w.project.id, _bob(w).id, acting_owner_id=w.owner.id, actor="web"),
+        lambda w: _join_as_person(w),
+    ),
+    "invite a person": Act(
+        "invite.create",
+        "web",
+        "{newest_invite}",
+        lambda w: invites.create_for_person(w.conn, w.project.id, "member", acting_owner_id=w.owner.id, actor="web"),
+    ),
     # Tokens and invites.
     "add a token": Act(
         "token.add", "web", "{agent}", lambda w: tokens.add(w.conn, w.project.id, w.agent.label, actor="web")
@@ -401,9 +434,11 @@ def test_an_act_is_audited_once_with_its_actor_and_subject(world: World, act: Ac
     act.call(world)
     names["newest_invite"] = _list_hints(world.conn)[-1] if "newest_invite" in act.subject else ""
     rows = world.conn.fetch_all(
-        "SELECT action, actor, subject FROM audit WHERE id > %s AND action = %s", (last_id, act.action)
+        "SELECT owner_id, action, actor, subject FROM audit WHERE id > %s AND action = %s", (last_id, act.action)
     )
-    assert rows == [(act.action, act.actor.format(**names), act.subject.format(**names))]
+    # Once for each owner whom the act concerns.
+    assert len({owner_id for owner_id, *_ in rows}) == len(rows)
+    assert {tuple(rest) for _, *rest in rows} == {(act.action, act.actor.format(**names), act.subject.format(**names))}
 
 
 def test_every_action_of_the_engine_has_an_act_above() -> None:
@@ -413,6 +448,6 @@ def test_every_action_of_the_engine_has_an_act_above() -> None:
         # The tables name columns in the same form.
         if path.suffix in (".py", ".sql") and path.name != "tables.py":
             source = path.read_text("utf-8")
-            if "audit" in source:
+            if "audit" in source or "record_act" in source:
                 written.update(re.findall(r"""["']([a-z_]+\.[a-z_]+)["']""", source))
     assert {action for action in written if action.partition(".")[0] in nouns} == {act.action for act in _ACTS.values()}

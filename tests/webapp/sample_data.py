@@ -23,7 +23,7 @@ from bus.tenancy import (
 )
 from bus.tenancy.client_grants import ConsentRequest
 from bus.tenancy.oauth_clients import OAuthClient
-from tests.factories import Agent, authenticate_agent, make_agent, make_owner, make_project
+from tests.factories import Agent, authenticate_agent, make_agent, make_member, make_owner, make_project
 
 CLIENT_ID = "https://agent.example/oauth/client.json"
 """An OAuth client whose document is known."""
@@ -112,6 +112,10 @@ def create_sample_data(conn: Connection, handle: str = "ada") -> SampleData:
     invite_redemption.redeem(conn, spent.code, name="newcomer")
     closed = invites.create_for_owner(conn, full.id, participant_id=carol.ctx.participant_id, actor=handle)
     invites.revoke(conn, full.id, closed.id, actor=handle)
+    guest = make_member(conn, full, "viewer", f"{handle}-guest")
+    for_person = invites.create_for_person(
+        conn, full.id, "member", email="frank@example.org", acting_owner_id=owner.id, actor=handle
+    )
     webhook = outbox.add_webhook(conn, owner.id, "https://hooks.example.org/bus", project_id=full.id, actor=handle)
     share_link = share_links.create(conn, full.id, ttl_hours=24, actor=handle)
     fence = leases.list_leases(conn, alice.ctx).leases[0].fence
@@ -137,6 +141,8 @@ def create_sample_data(conn: Connection, handle: str = "ada") -> SampleData:
             "invite_id": opened.id,
             "webhook_id": webhook.id,
             "link_id": share_link.id,
+            "member_id": guest.id,
+            "person_invite_id": for_person.id,
             "share_token": share_link.token,
             "name": "howto/admin",
             "code": opened.code,

@@ -24,6 +24,9 @@ _ALLOWED = {
     "connected_clients.disconnect",
     "credits.set_threshold",
     "invites.revoke",
+    "memberships.leave",
+    "memberships.remove",
+    "memberships.revoke_invite",
     "oauth.start",
     "participants.remove",
     "project_participants.remove",
@@ -39,6 +42,7 @@ _ALLOWED = {
 }
 _REFUSED = {
     "accept_invite.accept",
+    "accept_invite.join",
     "account.link_proxy",
     "account.use_email",
     "authorize.decide",
@@ -48,6 +52,8 @@ _REFUSED = {
     "handoffs.reply",
     "invites.create",
     "leases.release",
+    "memberships.create_invite",
+    "memberships.set_role",
     "oauth.start_linking",
     "participants.create",
     "participants.rename",

@@ -2,13 +2,14 @@
 
 import secrets
 
-from flask import Response, make_response, render_template
+from flask import Response, flash, make_response, render_template
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as BaseResponse
 from wtforms import HiddenField
 
 from bus import limits
 from bus.auth import identities
+from bus.db import Connection
 from bus.errors import BusError
 from bus.tenancy import invite_redemption
 from bus.tenancy.invite_redemption import Acceptor, InviteOffer
@@ -43,13 +44,11 @@ def show(code: str) -> Response:
 @no_store
 def accept(code: str) -> BaseResponse:
     """Join the project and show the token."""
-    form, owner = AcceptForm(), current_owner()
+    form = AcceptForm()
     if form.validate():
         limit_code_attempts(code)
         with connection() as conn:
-            linked = identities.list_identities(conn, owner.id)
-        # The owner's own address was verified at sign-up, or set by the operator.
-        emails = {owner.email, *(identity.email for identity in linked if identity.email is not None)}
+            acceptor = _acceptor(conn)
         try:
             with show_refusal_on_form(form), transaction() as conn:
                 issued = invite_redemption.redeem(
@@ -57,7 +56,7 @@ def accept(code: str) -> BaseResponse:
                     code,
                     name=form.name.data,
                     nonce=form.nonce.data or None,
-                    acceptor=Acceptor(owner.handle, frozenset(emails)),
+                    acceptor=acceptor,
                 )
                 key = store_token(conn, issued, project_id=None)
         except BusError as error:
@@ -71,6 +70,33 @@ def accept(code: str) -> BaseResponse:
         response.status_code = 400
         return response
     return see_other("credentials.show", key=key)
+
+
+@blueprint.post("/person")
+@no_store
+def join(code: str) -> BaseResponse:
+    """Become a member of the project, and show its board."""
+    owner = current_owner()
+    limit_code_attempts(code)
+    try:
+        with transaction() as conn:
+            project_id = invite_redemption.accept_as_person(conn, code, owner.id, _acceptor(conn))
+    except BusError as error:
+        if error.code == "not_found":
+            # The page of the invite explains why it cannot be used.
+            get_offer(code)
+        raise
+    flash("You joined the project. Its people see you as " + owner.handle + ".", "success")
+    return see_other("board.index", project_id=project_id)
+
+
+def _acceptor(conn: Connection) -> Acceptor:
+    """The signed-in owner, with the addresses that are proven to be theirs."""
+    owner = current_owner()
+    linked = identities.list_identities(conn, owner.id)
+    # The owner's own address was verified at sign-up, or set by the operator.
+    emails = {owner.email, *(identity.email for identity in linked if identity.email is not None)}
+    return Acceptor(owner.handle, frozenset(emails))
 
 
 def _render_offer(code: str, offer: InviteOffer, form: AcceptForm) -> Response:

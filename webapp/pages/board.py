@@ -7,7 +7,7 @@ Source: docs/decisions/0024-live-board.md
 
 from flask import Response
 
-from webapp.blueprints import NavItem, ProjectBlueprint, current_project
+from webapp.blueprints import NavItem, ProjectBlueprint, current_project, may
 from webapp.board_views import render_board
 
 blueprint = ProjectBlueprint("board", tab=NavItem("Live", 7, "radio"))
@@ -17,7 +17,7 @@ blueprint = ProjectBlueprint("board", tab=NavItem("Live", 7, "radio"))
 def index() -> str | Response:
     """Show the board; answer polls of the script with its content alone, or 304 if it has not changed."""
     project = current_project()
-    return render_board("board/index.html", project.id, project=project)
+    return render_board("board/index.html", project.id, project=project, may_act=may("act"))
 
 
 @blueprint.get("/stream")

@@ -26,11 +26,14 @@ def show(key: str) -> str:
         return render_template(
             "credentials/invite.html",
             credentials=credentials,
-            return_url=url_for("invites.index", project_id=credentials["project_id"]),
+            return_url=url_for(
+                "memberships.index" if credentials.get("role") else "invites.index",
+                project_id=credentials["project_id"],
+            ),
             url=client_setup.redeem_url(endpoints, code),
             prompt=(
                 client_setup.personal_invite_prompt(endpoints, code, project)
-                if credentials["email"]
+                if credentials["email"] or credentials.get("role")
                 else client_setup.invite_prompt(endpoints, code, project, credentials["participant_name"])
             ),
         )

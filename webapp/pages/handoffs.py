@@ -18,7 +18,8 @@ from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError
 from bus.rules.text_format import pluralize
-from webapp.blueprints import ID_CONVERTER, NavItem, ProjectBlueprint, current_project, render_page, see_other
+from webapp.auth import current_owner
+from webapp.blueprints import ID_CONVERTER, NavItem, ProjectBlueprint, current_project, render_page, requires, see_other
 from webapp.caller import current_caller, record_activity
 from webapp.context import connection, redirect_on_refusal, show_refusal_on_form, transaction
 from webapp.forms import RequiredText, optional_text_field, select_choices
@@ -151,6 +152,7 @@ def _list_handoffs(conn: Connection) -> tuple[HandoffList, list[int]]:
 
 
 @blueprint.get("/new")
+@requires("act")
 def new() -> str:
     """Show the form for a new post."""
     form = PostForm(formdata=None, to_actor=request.args.get("to"))
@@ -241,7 +243,7 @@ def _render_thread(post_id: int, form: PostForm | None) -> str:
         listed, _ = _list_handoffs(conn)
         _mark_surfaced(conn, ctx, posts.list_by_id(conn, ctx, [post_id]).surfacing)
     if form is None:
-        to_actor = post.sender if post.sender != current_project().owner else post.to_actor
+        to_actor = post.sender if post.sender != current_owner().handle else post.to_actor
         to_lane = None if to_actor else post.to_lane
         form = PostForm(formdata=None, to_actor=to_actor, to_lane=to_lane, ref=post.ref)
     return render_template(

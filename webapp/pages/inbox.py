@@ -11,6 +11,7 @@ from wtforms.validators import Length
 from bus import agent_guide, limits
 from bus.coordination import dashboard, inbox, onboarding, posts
 from bus.coordination.inbox import InboxPost
+from bus.tenancy import memberships
 from webapp import identity
 from webapp.auth import current_owner
 from webapp.blueprints import NavItem, OwnerBlueprint, render_page
@@ -58,7 +59,7 @@ def index() -> str | Response | BaseResponse:
     with connection() as conn:
         projects = dashboard.list_recent_names(conn, owner.id, limit=50)
         steps = onboarding.get_first_steps(conn, owner.id)
-        if not steps.is_complete and not request.args:
+        if not steps.is_complete and not request.args and not memberships.has_memberships(conn, owner.id):
             return render_page(
                 "inbox/welcome.html", part="inbox/_steps.html", steps=steps, prompts=agent_guide.FIRST_PROMPTS
             )

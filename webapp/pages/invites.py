@@ -19,7 +19,12 @@ from webapp.one_time_credentials import store_credentials
 from webapp.pagination import current_url, query_int
 from webapp.suspension import allowed_while_suspended
 
-blueprint = ProjectBlueprint("invites", tab=NavItem("Invites", 64, "ticket", is_secondary=True))
+blueprint = ProjectBlueprint(
+    "invites",
+    tab=NavItem("Invites", 64, "ticket", is_secondary=True),
+    reads="manage_project",
+    writes="manage_project",
+)
 
 # Smaller than other pages: each open invite contains a form that revokes it.
 _PAGE_SIZE = 25

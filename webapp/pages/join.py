@@ -24,7 +24,7 @@ def show(code: str) -> Response | tuple[str, int]:
     """Explain an invite; does not use it."""
     offer = get_offer(code)
     prompt = None
-    if offer.email is None:
+    if offer.email is None and offer.role is None:
         prompt = client_setup.invite_prompt(addresses(), code, offer.project, offer.participant_name)
     return make_response(render_template("join/show.html", code=code, offer=offer, prompt=prompt))
 

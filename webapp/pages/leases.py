@@ -9,7 +9,7 @@ from bus.coordination import leases
 from bus.coordination.leases import LeasePage
 from bus.errors import BusError
 from bus.rules.lease_contention import find_contention
-from webapp.blueprints import ID_CONVERTER, NavItem, ProjectBlueprint, current_project, render_page, see_other
+from webapp.blueprints import ID_CONVERTER, NavItem, ProjectBlueprint, current_project, render_page, requires, see_other
 from webapp.caller import current_caller, record_activity
 from webapp.context import connection, redirect_on_refusal, transaction
 from webapp.forms import optional_text_field
@@ -63,6 +63,7 @@ def index() -> str | Response:
 
 
 @blueprint.post(f"/<{ID_CONVERTER}:fence>/release")
+@requires("manage_participants")
 def release(fence: int) -> BaseResponse:
     """Release the lease of another participant; the ledger records that the owner did it."""
     with redirect_on_refusal(url_for(".index")), transaction() as conn:

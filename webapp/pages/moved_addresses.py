@@ -5,7 +5,7 @@ from typing import Any
 from flask import redirect, request, url_for
 from werkzeug.wrappers import Response
 
-from webapp.blueprints import ID_CONVERTER, ProjectBlueprint, current_project
+from webapp.blueprints import ID_CONVERTER, ProjectBlueprint, current_project, requires
 
 blueprint = ProjectBlueprint("moved_addresses", path="")
 
@@ -35,6 +35,7 @@ def participants() -> Response:
 
 
 @blueprint.get("/members/new")
+@requires("act")
 def new_participant() -> Response:
     """Redirect to the form that adds a participant."""
     return _redirect_to("project_participants.new")

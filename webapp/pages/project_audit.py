@@ -10,12 +10,16 @@ from bus.errors import BusError
 from bus.tenancy import audit
 from bus.tenancy.audit import AuditEntry
 from webapp.audit_export import AuditFilterForm, show_filters
-from webapp.auth import current_owner
 from webapp.blueprints import NavItem, ProjectBlueprint, current_project
 from webapp.context import connection
 from webapp.pagination import PAGE_SIZE, current_url, query_int
 
-blueprint = ProjectBlueprint("project_audit", path="audit", tab=NavItem("Audit", 70, "shield", is_secondary=True))
+blueprint = ProjectBlueprint(
+    "project_audit",
+    path="audit",
+    tab=NavItem("Audit", 70, "shield", is_secondary=True),
+    reads="manage_participants",
+)
 
 
 @blueprint.get("/")
@@ -29,7 +33,7 @@ def index() -> str:
     try:
         with connection() as conn:
             audit_filter = dataclasses.replace(form.to_filter(conn), project_id=project.id)
-            rows = audit.list_for_owner(conn, current_owner().id, audit_filter, before=before, limit=PAGE_SIZE + 1)
+            rows = audit.list_for_owner(conn, project.owner_id, audit_filter, before=before, limit=PAGE_SIZE + 1)
             entries, has_more = paginate(rows, PAGE_SIZE)
     except BusError as error:
         filter_error = error.message

@@ -1,6 +1,7 @@
 """The participants of a project: adding and removing them, their lane and rights, their tokens."""
 
 from datetime import timedelta
+from typing import Any
 
 from flask import Response, flash, render_template, url_for
 from flask_wtf import FlaskForm
@@ -11,10 +12,21 @@ from wtforms import BooleanField
 from bus import limits
 from bus.db import Connection
 from bus.db.pagination import paginate
-from bus.tenancy import client_grants, participant_queries, participations, tokens
+from bus.rules.member_rights import managed_roles
+from bus.tenancy import client_grants, memberships, participant_queries, participations, tokens
 from bus.tenancy.participant_queries import ParticipationDetail
 from webapp.auth import current_owner
-from webapp.blueprints import ID_CONVERTER, NavItem, ProjectBlueprint, current_project, render_page, see_other
+from webapp.blueprints import (
+    ID_CONVERTER,
+    NavItem,
+    ProjectBlueprint,
+    current_project,
+    current_role,
+    may,
+    render_page,
+    requires,
+    see_other,
+)
 from webapp.context import connection, redirect_on_refusal, show_refusal_on_form, transaction
 from webapp.forms import ADMIN_DESCRIPTION, kind_field, optional_text_field, required_text_field, token_lifetime_field
 from webapp.one_time_credentials import store_token
@@ -76,6 +88,7 @@ def index() -> str | Response:
 
 
 @blueprint.get("/new")
+@requires("act")
 def new() -> str:
     """Show the form that adds a participant."""
     return _render_new(AddParticipantForm())
@@ -95,6 +108,7 @@ def create() -> BaseResponse | tuple[str, int]:
                 lane=form.lane.data,
                 is_admin=form.is_admin.data,
                 ttl=_token_ttl(form.lives.data),
+                member_id=current_owner().id,
                 actor=current_owner().handle,
             )
             key = store_token(conn, issued, project.id)
@@ -114,7 +128,8 @@ def connection_status(participation_id: int, token_id: int) -> str | Response:
     """Show whether an agent has connected with a token; the page of a new token polls it."""
     project = current_project()
     with connection() as conn:
-        use = tokens.find_use(conn, project.id, participation_id, token_id)
+        is_mine = _get_participation(conn, participation_id).owner_id == current_owner().id
+        use = tokens.find_use(conn, project.id, participation_id, token_id) if is_mine else None
     if use is None:
         raise NotFound
     return render_page(
@@ -133,13 +148,14 @@ def update_participation(participation_id: int) -> BaseResponse | tuple[str, int
     form, project = ParticipationForm(), current_project()
     if form.validate():
         with show_refusal_on_form(form), transaction() as conn:
-            participation = _get_participation(conn, participation_id)
-            actor = current_owner().handle
+            participation, owner = _get_participation(conn, participation_id), current_owner()
+            acting: dict[str, Any] = {"acting_owner_id": owner.id, "actor": owner.handle}
             # Only actual changes are written to the audit log.
             if participation.granted_lane != form.lane.data:
-                participations.set_lane(conn, project.id, participation.id, form.lane.data, actor=actor)
-            if participation.is_admin != form.is_admin.data:
-                participations.set_admin(conn, project.id, participation.id, form.is_admin.data, actor=actor)
+                participations.set_lane(conn, project.id, participation.id, form.lane.data, **acting)
+            # The form of others has no such field.
+            if may("manage_project") and participation.is_admin != form.is_admin.data:
+                participations.set_admin(conn, project.id, participation.id, form.is_admin.data, **acting)
     if form.errors:
         return _render_participation(participation_id, participation_form=form), 400
     flash("Saved; applies from the next call.", "success")
@@ -159,6 +175,7 @@ def add_token(participation_id: int) -> BaseResponse | tuple[str, int]:
                 participation.id,
                 label=form.label.data or "",
                 ttl=_token_ttl(form.lives.data),
+                member_id=current_owner().id,
                 actor=current_owner().handle,
             )
             key = store_token(conn, issued, project.id)
@@ -173,7 +190,8 @@ def rotate(participation_id: int) -> BaseResponse:
     project = current_project()
     with redirect_on_refusal(_participation_url(participation_id)), transaction() as conn:
         participation = _get_participation(conn, participation_id)
-        issued = tokens.rotate(conn, project.id, participation.id, actor=current_owner().handle)
+        owner = current_owner()
+        issued = tokens.rotate(conn, project.id, participation.id, member_id=owner.id, actor=owner.handle)
         key = store_token(conn, issued, project.id)
     return see_other("credentials.show", key=key)
 
@@ -184,7 +202,8 @@ def revoke(participation_id: int) -> BaseResponse:
     """Revoke all tokens; the participant stays in the project."""
     with redirect_on_refusal(_participation_url(participation_id)), transaction() as conn:
         participation = _get_participation(conn, participation_id)
-        tokens.revoke_all(conn, current_project().id, participation.id, actor=current_owner().handle)
+        owner = current_owner()
+        tokens.revoke_all(conn, current_project().id, participation.id, acting_owner_id=owner.id, actor=owner.handle)
     flash(f"All tokens of {participation.label} revoked.", "success")
     return see_other(".show", participation_id=participation_id)
 
@@ -195,7 +214,8 @@ def revoke_token(participation_id: int, token_id: int) -> BaseResponse:
     """Revoke one token."""
     with redirect_on_refusal(_participation_url(participation_id)), transaction() as conn:
         _get_participation(conn, participation_id)
-        tokens.revoke(conn, current_project().id, token_id, actor=current_owner().handle)
+        owner = current_owner()
+        tokens.revoke(conn, current_project().id, token_id, acting_owner_id=owner.id, actor=owner.handle)
     flash("Token revoked.", "success")
     return see_other(".show", participation_id=participation_id, _anchor="tokens")
 
@@ -206,7 +226,10 @@ def remove(participation_id: int) -> BaseResponse:
     """Remove a participant from the project."""
     with redirect_on_refusal(_participation_url(participation_id)), transaction() as conn:
         participation = _get_participation(conn, participation_id)
-        participations.remove(conn, current_project().id, participation.id, actor=current_owner().handle)
+        owner = current_owner()
+        participations.remove(
+            conn, current_project().id, participation.id, acting_owner_id=owner.id, actor=owner.handle
+        )
     flash(f"{participation.label} removed from this project. Its history stays in the ledger.", "success")
     return see_other(".index")
 
@@ -214,7 +237,7 @@ def remove(participation_id: int) -> BaseResponse:
 def _render_new(form: AddParticipantForm) -> str:
     project = current_project()
     with connection() as conn:
-        reusable = participant_queries.list_participants_outside_project(conn, project.owner_id, project.id)
+        reusable = participant_queries.list_participants_outside_project(conn, current_owner().id, project.id)
     return render_template(
         "project_participants/new.html", project=project, form=form, reusable_labels=[label for _, label in reusable]
     )
@@ -226,13 +249,18 @@ def _render_participation(
     project = current_project()
     with connection() as conn:
         participation = _get_participation(conn, participation_id)
+        participation_role = memberships.find_role(conn, participation.owner_id, project.id)
         rows = tokens.list_tokens(conn, participation.id, before=query_int("before"), limit=PAGE_SIZE + 1)
-        connected = client_grants.list_connected(conn, project.owner_id, participation_id=participation.id)
+        connected = client_grants.list_connected(conn, current_owner().id, participation_id=participation.id)
     page, has_more = paginate(rows, PAGE_SIZE)
     return render_template(
         "project_participants/show.html",
         project=project,
         participation=participation,
+        is_mine=participation.owner_id == current_owner().id,
+        is_managed=may("manage_project")
+        or participation.owner_id == current_owner().id
+        or participation_role in managed_roles(current_role()),
         tokens=page,
         connected_clients=connected,
         older=current_url(before=str(page[-1].id)) if has_more else None,

@@ -25,7 +25,11 @@ from webapp.one_time_credentials import store_credentials
 from webapp.suspension import allowed_while_suspended
 
 blueprint = ProjectBlueprint(
-    "project_settings", path="settings", tab=NavItem("Settings", 80, "settings", is_secondary=True)
+    "project_settings",
+    path="settings",
+    tab=NavItem("Settings", 80, "settings", is_secondary=True),
+    reads="manage_project",
+    writes="manage_project",
 )
 
 # The owner waits for it; workers delete the rest of a large project.

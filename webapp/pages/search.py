@@ -6,7 +6,8 @@ from flask import Response, request, url_for
 
 from bus.coordination import dashboard, search
 from bus.coordination.search import SearchHit, SearchResults
-from bus.tenancy import projects
+from bus.rules.member_rights import has_right
+from bus.tenancy import memberships, projects
 from webapp.auth import current_owner, viewer
 from webapp.blueprints import OwnerBlueprint, render_page
 from webapp.context import connection
@@ -43,14 +44,14 @@ def index() -> str | Response:
     results = SearchResults([], [], [])
     with connection() as conn:
         recent = dashboard.list_recent_names(conn, owner.id, limit=20)
-        project_name = None
-        if project_id and projects.is_owned_by(conn, owner.id, project_id):
+        project_name, role = None, None
+        if project_id and (role := memberships.find_role(conn, owner.id, project_id)) is not None:
             project_name = projects.get(conn, project_id).name
         if text:
             results = search.search(conn, owner.id, text, project_id=query_int("in"))
     actions = [
         action
-        for action in _list_actions(project_id if project_name else None, project_name)
+        for action in _list_actions(project_id if project_name else None, project_name, role)
         if _matches(text, action.label)
     ]
     jumps = [Action(hit.title, _hit_url(hit), _ICONS[hit.kind]) for hit in results.named]
@@ -92,10 +93,10 @@ def _hit_url(hit: SearchHit) -> str:
     return url_for("handoffs.show", project_id=hit.project_id, post_id=hit.id)
 
 
-def _list_actions(project_id: int | None, project_name: str | None) -> list[Action]:
+def _list_actions(project_id: int | None, project_name: str | None, role: str | None) -> list[Action]:
     """What can be done: in the project of the page on which the search began, and everywhere."""
     actions = []
-    if project_id is not None:
+    if project_id is not None and has_right(role, "act"):
         actions += [
             Action(f"New handoff in {project_name}", url_for("handoffs.new", project_id=project_id), "send"),
             Action(f"New task in {project_name}", url_for("tasks.new", project_id=project_id), "list-checks"),
@@ -104,6 +105,13 @@ def _list_actions(project_id: int | None, project_name: str | None) -> list[Acti
                 url_for("project_participants.new", project_id=project_id),
                 "user-plus",
             ),
+        ]
+    if project_id is not None and has_right(role, "manage_participants"):
+        actions.append(
+            Action(f"Invite people to {project_name}", url_for("memberships.index", project_id=project_id), "users")
+        )
+    if project_id is not None and has_right(role, "manage_project"):
+        actions += [
             Action(f"Create invite to {project_name}", url_for("invites.new", project_id=project_id), "ticket"),
             Action(f"Settings of {project_name}", url_for("project_settings.index", project_id=project_id), "settings"),
         ]

@@ -13,7 +13,7 @@ from webapp.forms import select_choices
 from webapp.one_time_credentials import store_credentials
 from webapp.suspension import allowed_while_suspended
 
-blueprint = ProjectBlueprint("share_links", path="share")
+blueprint = ProjectBlueprint("share_links", path="share", reads="manage_project", writes="manage_project")
 
 _TTL_CHOICES = select_choices(("1", "1 hour"), ("24", "1 day"), ("168", "7 days"), ("720", "30 days"))
 

@@ -12,7 +12,7 @@ from bus.coordination.task_edits import TaskTexts
 from bus.coordination.task_queries import TaskPage
 from bus.errors import BusError, InvalidArgument
 from bus.rules.enums import TASK_STATUSES
-from webapp.blueprints import ID_CONVERTER, NavItem, ProjectBlueprint, current_project, render_page, see_other
+from webapp.blueprints import ID_CONVERTER, NavItem, ProjectBlueprint, current_project, render_page, requires, see_other
 from webapp.caller import current_caller, record_activity
 from webapp.context import connection, redirect_on_refusal, show_refusal_on_form, transaction
 from webapp.forms import optional_text_field, required_text_field, select_choices
@@ -137,6 +137,7 @@ def index() -> str | Response:
 
 
 @blueprint.get("/new")
+@requires("act")
 def new() -> str:
     """Show the form for a new task."""
     return render_template("tasks/new.html", project=current_project(), form=TaskForm())
@@ -212,6 +213,7 @@ def ship(task_id: int) -> BaseResponse | tuple[str, int]:
 
 
 @blueprint.get(f"/<{ID_CONVERTER}:task_id>/edit")
+@requires("act")
 def edit(task_id: int) -> str:
     """Show the form that edits a task."""
     texts = _read_texts(task_id)

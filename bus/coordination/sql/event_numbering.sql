@@ -24,6 +24,16 @@ BEGIN
     END IF;
 END $$;
 
+-- Refuse a caller that was removed from the project while it waited for the clock: what it takes now, no one gives back.
+CREATE FUNCTION bus_refuse_removed(p_participation bigint) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM participation p WHERE p.id = p_participation AND p.removed_at IS NULL;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'LBUS1', MESSAGE = 'not authenticated';
+    END IF;
+END $$;
+
 -- Authenticate the caller and lock the project clock: the first statement of a write that takes several statements.
 CREATE FUNCTION bus_authenticate_and_lock(
     p_participation bigint, p_token bigint,
@@ -33,6 +43,7 @@ BEGIN
     SELECT c.project_id, c.actor, c.is_admin INTO project_id, actor, is_admin
     FROM bus_authenticate(p_participation, p_token, true) c;
     PERFORM bus_lock_open_clock(project_id);
+    PERFORM bus_refuse_removed(p_participation);
 END $$;
 
 -- Take the next `p_count` numbers of the ledger and their time. The clock stays locked until commit, so that the

@@ -35,6 +35,7 @@ BEGIN
         END IF;
     END IF;
     PERFORM bus_lock_open_clock(v_caller.project_id);
+    PERFORM bus_refuse_removed(p_participation);
     v_now := date_trunc('milliseconds', clock_timestamp());
     WITH candidate AS MATERIALIZED (
         SELECT c.*, c.prefix = c.surface AND p_prefix = p_surface AS literal

@@ -54,11 +54,12 @@ BEGIN
     END IF;
     IF p_to_label_key IS NOT NULL THEN
         SELECT p.id INTO v_recipient FROM participation p JOIN participant pt ON pt.id = p.participant_id
-        WHERE p.id = bus_find_participation(v_caller.project_id, p_to_handle, p_to_label_key)
+        WHERE p.id = bus_find_participation(v_caller.project_id, p_to_handle, p_to_label_key, p_participation)
           AND p.removed_at IS NULL AND pt.removed_at IS NULL;
         IF NOT FOUND THEN
-            PERFORM bus_refuse_recipient(v_caller.project_id, p_to_actor);
+            PERFORM bus_refuse_recipient(v_caller.project_id, p_to_actor, v_caller.owner_id);
         END IF;
+        PERFORM bus_refuse_viewer(v_caller.project_id, v_recipient);
         v_recipient_name := bus_participation_name(v_recipient);
     END IF;
     IF p_reply_to IS NOT NULL THEN
@@ -83,7 +84,7 @@ BEGIN
         PERFORM FROM participation p JOIN participant pt ON pt.id = p.participant_id
         WHERE p.id = v_recipient AND p.removed_at IS NULL AND pt.removed_at IS NULL;
         IF NOT FOUND THEN
-            PERFORM bus_refuse_recipient(v_caller.project_id, p_to_actor);
+            PERFORM bus_refuse_recipient(v_caller.project_id, p_to_actor, v_caller.owner_id);
         END IF;
     END IF;
     INSERT INTO post (project_id, id, participation_id, actor, to_lane, to_participation_id, to_actor, subject, body,

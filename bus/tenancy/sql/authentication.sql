@@ -2,7 +2,9 @@
 -- owner who was suspended before the statement began is refused, in every process, without a cache.
 
 -- The caller's present identity. `p_token` is null for an owner who acts in the web. `p_write` refuses an archived
--- project. Raises LBUS1 (not authenticated), LBUS2 (the owner is suspended), LBUS0 (forbidden). From here on the
+-- project, and owners whose role is viewer. A participant of another owner has access as long as that owner has a role in
+-- the project; of those, a lead alone is admin. `owner_id` is the participant's owner.
+-- Raises LBUS1 (not authenticated), LBUS2 (the owner is suspended), LBUS0 (forbidden). From here on the
 -- transaction writes rows of the caller's project only (docs/decisions/0044-application-role.md).
 CREATE FUNCTION bus_authenticate(
     p_participation bigint, p_token bigint, p_write boolean,
@@ -12,11 +14,12 @@ CREATE FUNCTION bus_authenticate(
 DECLARE
     v_archived boolean;
     v_suspended boolean;
+    v_host bigint;
     v_scope text;
 BEGIN
     SELECT p.project_id, o.id, pt.id, bus_qualified_name(o.handle, pt.label),
-           p.is_admin, p.lane, pj.archived_at IS NOT NULL, o.suspended_at IS NOT NULL
-    INTO project_id, owner_id, participant_id, actor, is_admin, lane, v_archived, v_suspended
+           p.is_admin, p.lane, pj.archived_at IS NOT NULL, o.suspended_at IS NOT NULL, pj.owner_id
+    INTO project_id, owner_id, participant_id, actor, is_admin, lane, v_archived, v_suspended, v_host
     FROM participation p
     JOIN participant pt ON pt.id = p.participant_id
     JOIN project pj ON pj.id = p.project_id
@@ -27,6 +30,24 @@ BEGIN
             WHERE t.id = p_token AND t.participation_id = p_participation AND bus_token_is_live(t.revoked_at, t.expires_at)));
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'LBUS1', MESSAGE = 'not authenticated';
+    END IF;
+    IF v_host <> owner_id THEN
+        DECLARE
+            v_role text := bus_project_role(project_id, owner_id);
+        BEGIN
+            IF v_role IS NULL THEN
+                RAISE EXCEPTION USING ERRCODE = 'LBUS1', MESSAGE = 'not authenticated';
+            END IF;
+            IF p_write AND v_role = 'viewer' THEN
+                PERFORM bus_refuse('forbidden',
+                    'Your role in this project is viewer: reading works, writing does not. Ask its owner for the role member.');
+            END IF;
+            is_admin := is_admin AND v_role = 'lead';
+            IF (p_token IS NOT NULL OR p_write)
+               AND EXISTS (SELECT FROM owner o WHERE o.id = v_host AND o.suspended_at IS NOT NULL) THEN
+                v_suspended := true;
+            END IF;
+        END;
     END IF;
     -- An assignment costs less than PERFORM, which would run a query.
     v_scope := set_config('llm_bus.project_scope', project_id::text, true);

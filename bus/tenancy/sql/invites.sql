@@ -8,7 +8,12 @@ LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     RETURN p_participation IS NULL OR EXISTS (
         SELECT FROM participation p JOIN participant pt ON pt.id = p.participant_id
+        JOIN project pj ON pj.id = p.project_id
         WHERE p.id = p_participation AND p.removed_at IS NULL AND pt.removed_at IS NULL AND p.is_admin
+          -- Of another owner: a lead, who is not suspended.
+          AND (pj.owner_id = pt.owner_id
+               OR EXISTS (SELECT FROM membership m JOIN owner o ON o.id = m.owner_id AND o.suspended_at IS NULL
+                          WHERE m.project_id = pj.id AND m.owner_id = pt.owner_id AND m.role = 'lead'))
           AND (p_token IS NULL OR EXISTS (
                 SELECT FROM token t
                 WHERE t.id = p_token AND t.participation_id = p.id

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import webapp
-from tests.proof.isolation import account_rules, act_rules
+from tests.proof.isolation import account_rules, act_rules, membership_rules
 
 # Reads; a result of another tenant would be a defect of the page, which tests/webapp/test_route_access.py covers.
 _READ_PREFIXES = ("find", "forecast_", "get_", "list_", "suggest_")
@@ -45,7 +45,7 @@ def list_acts_with_rules() -> set[str]:
     """Return the names of the acts that the rules report, such as `projects.add`."""
     constants = (
         node.value
-        for module in (act_rules, account_rules)
+        for module in (act_rules, account_rules, membership_rules)
         for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     )

@@ -202,7 +202,11 @@ class Task:
 
 @dataclass(eq=False)
 class Project:
-    """A project. `webhooks`, `invites` and `share_links` are by id, `results` by participation and idempotency key."""
+    """A project; `webhooks`, `invites`, `share_links` by id, `results` by participation and idempotency key.
+
+    Attributes:
+        person_invites: codes of invites for people, by id.
+    """
 
     id: int
     tenant: "Tenant"
@@ -225,6 +229,7 @@ class Project:
     invites: dict[int, Invite] = field(default_factory=dict)
     webhooks: set[int] = field(default_factory=set)
     share_links: dict[int, bool] = field(default_factory=dict)
+    person_invites: dict[int, str] = field(default_factory=dict)
 
     def authenticate(self, caller: Caller, *, is_write: bool = False) -> Participation:
         """Return the caller's participation, or refuse it as the first statement of each call does."""

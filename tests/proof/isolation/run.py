@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from bus.db import Database
-from tests.proof.isolation.account_rules import AccountRules
 from tests.proof.isolation.beginning import create_beginning
+from tests.proof.isolation.membership_rules import MembershipRules
 from tests.proof.isolation.tool_rules import ToolRules
 
 # Rolled back examples leave dead rows, which the fingerprints read.
@@ -16,7 +16,7 @@ _EXAMPLES_PER_VACUUM = 50
 DEFAULT_STEPS = 40
 
 
-class TwoTenants(ToolRules, AccountRules):
+class TwoTenants(ToolRules, MembershipRules):
     """All rules."""
 
 
