@@ -43,7 +43,7 @@ def running_live_server(
         app = asgi.WebApplication(web.app, web.settings)
         serving = hypercorn.asyncio.serve(app, config, mode="asgi", shutdown_trigger=shutdown.wait)  # type: ignore[arg-type]
         task = asyncio.ensure_future(serving)
-        await wait_until_async(lambda: _is_listening(port) or task.done())
+        await wait_until_async(lambda: is_listening(port) or task.done())
         started.set()
         await task
 
@@ -58,6 +58,7 @@ def running_live_server(
         web.close()
 
 
-def _is_listening(port: int) -> bool:
+def is_listening(port: int) -> bool:
+    """Whether a server listens on a port of 127.0.0.1."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

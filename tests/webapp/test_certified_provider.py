@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 from bus.db import Database
 from tests.node import Node, find_or_install_node
 from tests.servers import free_port
+from tests.webapp import nginx
 from tests.webapp.browser import open_page
 from tests.webapp.live_server import running_live_server
 
@@ -162,3 +163,51 @@ def test_an_address_that_the_certified_provider_does_not_verify(
         # The other account is chosen there: no loop.
         page.get_by_role("button", name="Continue with Single sign-on").click()
         expect(page.locator("input[name=login]")).to_be_visible()
+
+
+@pytest.mark.skipif(nginx.find_nginx() is None, reason=nginx.SKIP_REASON)
+def test_a_person_signs_up_and_in_behind_nginx(
+    packages: tuple[Node, Path], chromium: Browser, database_url: str, tmp_path: Path
+) -> None:
+    """With the configuration of deploy/: TLS ends at nginx, and the log has nothing of the callback but its path."""
+    provider_port, port = free_port(), free_port()
+    public_url = f"https://localhost:{port}"
+    env = {
+        "PUBLIC_URL": public_url,
+        # nginx passes the host without the port, which is 443 where it is deployed.
+        "ALLOWED_HOSTS": "localhost",
+        "PROXY_HOPS": "1",
+        "OIDC_ISSUER": f"http://127.0.0.1:{provider_port}",
+        "OIDC_CLIENT_ID": _CLIENT_ID,
+        "OIDC_CLIENT_SECRET": _CLIENT_SECRET,
+        "PROVIDER_SECONDS": "20",
+    }
+    client = {"client_secret": _CLIENT_SECRET, "token_endpoint_auth_method": "client_secret_basic"}
+    with (
+        running_live_server(database_url, **env) as web_url,
+        nginx.running_nginx(tmp_path, port, web_url) as log,
+        _running_provider(packages, provider_port, public_url, {"email_verified": True}, **client),
+        open_page(chromium, ignore_https_errors=True) as page,
+    ):
+        _block_fonts(page)
+        page.goto(f"{public_url}/sign-in")
+        _sign_in_at_provider(page, "ada")
+        page.get_by_label("Handle").wait_for()
+        page.get_by_role("button").last.click()
+        page.wait_for_url(f"{public_url}/admin/**")
+        # The name of the cookie binds it to this host and to TLS, which browsers enforce.
+        cookies = {cookie["name"]: cookie for cookie in page.context.cookies(public_url)}
+        assert (cookies["__Host-llm-bus"]["secure"], cookies["__Host-llm-bus"]["httpOnly"]) == (True, True)
+        page.goto(f"{public_url}/account/")
+        expect(page.get_by_role("main")).to_contain_text("ada@example.org")
+        page.context.clear_cookies(name="__Host-llm-bus")
+        page.goto(f"{public_url}/sign-in")
+        page.get_by_role("button", name="Continue with Single sign-on").click()
+        page.wait_for_url(f"{public_url}/admin/**")
+        # A header of a client names no address: nginx replaces it.
+        forged = page.request.get(f"{public_url}/account/", headers={"X-Forwarded-For": "192.0.2.1"})
+        assert forged.ok
+        assert "192.0.2.1" not in forged.text()
+    logged = log.read_text()
+    assert '"GET /sign-in/oidc/callback" 303' in logged
+    assert "code=" not in logged
