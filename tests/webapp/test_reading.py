@@ -194,6 +194,33 @@ def test_rows_wait_behind_a_button_and_nothing_that_is_read_moves(
         expect(pill).to_have_count(0)
 
 
+def test_a_live_region_says_what_is_new_once(chromium: Browser, live: str, db: Database, sample: SampleData) -> None:
+    with open_page(chromium) as page:
+        sign_in(page, live, db, sample.owner)
+        page.goto(f"{live}{project_path(sample, 'handoffs/')}")
+        page.evaluate(
+            "window.spoken = []; const region = document.getElementById('announce');"
+            "new MutationObserver(() => spoken.push(region.textContent))"
+            ".observe(region, { childList: true, characterData: true, subtree: true })"
+        )
+
+        def poll() -> None:
+            with page.expect_response(lambda response: "x-part" in response.request.headers):
+                page.evaluate("document.querySelector('[data-live]').dispatchEvent(new Event('poll'))")
+
+        poll()
+        poll()
+        assert page.evaluate("spoken") == []
+        _write(db, sample, "Brand new")
+        poll()
+        expect(page.get_by_role("button", name="1 new")).to_be_visible()
+        poll()
+        poll()
+        assert page.evaluate("spoken") == ["1 new"]
+        # Nothing that updates itself is a live region of its own.
+        assert page.locator("[data-live] :is([role=status], [role=alert], [aria-live])").count() == 0
+
+
 def test_a_lost_connection_and_an_ended_session_are_shown(
     chromium: Browser, live: str, db: Database, sample: SampleData
 ) -> None:

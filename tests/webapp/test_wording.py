@@ -53,8 +53,10 @@ def test_no_page_names_a_document_by_its_path() -> None:
 
 def test_a_handoff_has_one_word_for_its_state_on_every_page(ada: Browser, sample: SampleData, db: Database) -> None:
     with db.transaction() as conn:
-        sender, reader = (make_agent(conn, sample.full_project, label) for label in ("from-here", "to-there"))
-        seen = posts.create(conn, sender.ctx, "Look at it", to_actor="to-there", subject="The seen one")
+        sender = make_agent(conn, sample.full_project, "from-here")
+        # Several recipients, whose states are listed one by one.
+        reader, _ = (make_agent(conn, sample.full_project, label, lane="pair") for label in ("first", "second"))
+        seen = posts.create(conn, sender.ctx, "Look at it", to_lane="pair", subject="The seen one")
         posts.create(conn, sender.ctx, "Look too", to_lane="empty-lane", subject="The lonely one")
         posts.mark_surfaced(conn, {(sample.full_project.id, reader.ctx.participation_id, seen.post_id): 0.0})
     for path in (f"handoffs/{seen.post_id}", "handoffs/", "board/", "ledger/"):
