@@ -21,6 +21,7 @@ EXEMPT = {
     "bus.notifications.mail_addresses.unsubscribe": "by a signed link: tests/webapp/test_email_links.py",
     "bus.tenancy.client_grants.disconnect": "by owner and id: tests/bus/tenancy/test_client_grants.py",
     "bus.tenancy.oauth_clients.register": "belongs to no tenant: tests/webapp/test_oauth_metadata.py",
+    "bus.tenancy.owners.rename": "handles are public and of the whole service: tests/bus/tenancy/test_owner_handles.py",
     "bus.operations.jobs.request_run": "of the service: tests/bus/operations/test_jobs.py",
     "bus.operations.project_purge.purge_step": "a step of begin_purge",
     "bus.coordination.leases.fold_live_leases": "a step of set_settings",
