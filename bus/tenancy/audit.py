@@ -121,6 +121,10 @@ def list_for_operator(
 def _select_entries(
     conn: Connection, owner_id: int | None, filters: AuditFilter, before: int | None, limit: int
 ) -> list[AuditEntry]:
+    is_shown: sa.ColumnElement[bool] = project.c.purging_at.is_(None)
+    if owner_id is not None:
+        # Who left a project of another owner keeps their own acts there, without what it is called now.
+        is_shown = sa.and_(is_shown, sa.func.bus_project_role(project.c.id, owner_id).is_not(None))
     query = (
         sa.select(
             audit.c.id,
@@ -135,7 +139,7 @@ def _select_entries(
             audit.c.detail,
         )
         .outerjoin(owner, owner.c.id == audit.c.owner_id)
-        .outerjoin(project, sa.and_(project.c.id == audit.c.project_id, project.c.purging_at.is_(None)))
+        .outerjoin(project, sa.and_(project.c.id == audit.c.project_id, is_shown))
         .where(*_filter_conditions(conn, owner_id, filters, before))
         .order_by(audit.c.id.desc())
         .limit(limit)
