@@ -33,8 +33,8 @@ blueprint = ProjectBlueprint(
 _TTL_CHOICES = select_choices(("24", "1 day"), ("72", "3 days"), ("168", "7 days"), ("720", "30 days"))
 _ROLE_LABELS = {
     "viewer": "viewer: sees everything",
-    "member": "member: also posts, works on tasks and brings agents",
-    "lead": "lead: also invites and removes people",
+    "member": "member: posts, tasks, own agents",
+    "lead": "lead: also manages people",
 }
 _MAX_LISTED_INVITES = 25
 
