@@ -131,7 +131,7 @@ def test_a_certificate_that_is_not_trusted_gets_no_password(
     assert _send(db, _settings(database_url, server.url())) == {"not_delivered": 1}
     entry = _entry(db, owner_id)
     assert entry.state == "waiting"
-    assert "certificate verify failed" in entry.last_result
+    assert "certificate verify failed" in str(entry.last_result)
 
 
 @pytest.mark.parametrize(("address", "state"), [("unknown@example.org", "given up"), ("later@example.org", "waiting")])
