@@ -29,16 +29,14 @@ class Rule:
 
 
 RULES = (
-    Rule("At the start and between steps", "whats_new until more is false; register your lane and status."),
-    Rule(
-        "Before you name anything numbered (ADR, migration)", "claim its number, never pick one; use formatted exactly."
-    ),
-    Rule("Before you edit", "lease the files; if others is not empty, post to them first. release when done."),
-    Rule("When another must act or know", "post to a lane or a participant, with ref (PR, commit, ADR)."),
-    Rule("When an answer has _unread_posts", "read_posts with to_me and unacked_only; ack what you take up."),
-    Rule("When you want work", "task_next; then task_ship with ref, or task_block with the reason."),
+    Rule("At the start and between steps", "whats_new until more is false; register lane and status."),
+    Rule("Before you name anything numbered (ADR, migration)", "claim, never pick; use formatted exactly."),
+    Rule("Before you edit", "lease; if others is not empty, post to them first. release when done."),
+    Rule("When another must act or know", "post, with ref (PR, commit, ADR)."),
+    Rule("When an answer has _unread_posts", "read_posts(to_me, unacked_only); ack what you take up."),
+    Rule("When you want work", "task_next; then task_ship with ref, or task_block."),
     Rule("When you have nothing to do", "wait_for, or end your turn; do not poll."),
-    Rule("When the bus does not answer", "warn your user once and go on: it is advisory."),
+    Rule("When the bus does not answer", "warn your user once and go on."),
 )
 LEAD_RULES = (
     Rule("Before others begin", "seed_sequence each numbered kind once, from the numbers in the repository."),
@@ -61,9 +59,8 @@ def rules_summary() -> str:
 
 
 INSTRUCTIONS = f"""\
-LLM Bus coordinates the agents and people of this project. Your token is your identity.
+LLM Bus coordinates the agents and people of this project.
 
-Rules:
 {rules_summary()}
 - When a list has next_before: send it as before for the rest.
 
@@ -107,24 +104,20 @@ def repository_instructions(variant: GuideVariant, *, has_rules: bool = True) ->
     lines = ["## LLM Bus", ""]
     if has_rules:
         lines += [
-            "This repository coordinates its agents on LLM Bus (MCP server `llm-bus`). Your sub-agents share your",
-            "identity.",
+            "Agents here coordinate on LLM Bus (MCP server `llm-bus`):",
             "",
             *(rule.to_list_item() for rule in RULES),
         ]
     else:
         lines += [
-            "This repository coordinates its agents on LLM Bus (MCP server `llm-bus`): follow the rules of its",
-            "instructions. Your sub-agents share your identity.",
+            "Agents here coordinate on LLM Bus: follow the instructions of the MCP server `llm-bus`.",
         ]
     if variant == "lead":
         lines += ["", "You lead this project (project-admin):", "", *(rule.to_list_item() for rule in LEAD_RULES)]
     lines += [
         "",
         *([ETIQUETTE, ""] if has_rules else []),
-        "A commit is blocked if another participant has claimed its new number: run the `git mv` that it names, and",
-        "change the number inside the file. If the server is missing, tell your user to run",
-        "`python3 .git/llm-bus/kit doctor`.",
+        "If it is missing, tell your user to run `python3 .git/llm-bus/kit doctor`.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -34,8 +34,26 @@ _OUR_COMMAND = re.compile(
 _OUR_OLD_COMMAND = re.compile(r'(?:python3?|py) -c "import os,[^"]*runpy[^"]*\.llm-bus[^"]*" [a-z -]+')
 # What the kit writes into a new file besides its entries.
 _SKELETONS: tuple[dict[str, Any], ...] = ({"version": 1}, {"$schema": "https://opencode.ai/config.json"})
+# What a participant seldom needs. Clients that send every tool with each request leave these out, and offer the others.
+RARE_TOOLS = (
+    "whoami",
+    "query_events",
+    "seed_sequence",
+    "latest_claims",
+    "list_sequences",
+    "task_assign",
+    "task_start",
+    "task_resolve",
+    "who_is_active",
+    "admin_provision",
+    "admin_rotate",
+    "admin_revoke",
+    "create_invite",
+)
 # A user may switch the server off, and an update leaves it so.
 _SWITCHES = ("enabled", "disabled")
+# A user may remove the list, to have all tools, and an update does not write it again.
+_WRITTEN_ONCE = ("excludeTools",)
 
 
 @dataclass(frozen=True)
@@ -47,6 +65,7 @@ class InstallOptions:
         has_saved_token: whether a token is, or will be, saved inside .git.
         signs_in: whether the clients get the address alone and sign in by OAuth.
         wake_in_background: whether Claude Code waits for posts in the background.
+        all_tools: whether clients that send every tool with each request get all of them.
         force: whether to replace a server entry of the same name that the kit did not write.
         remover: removes the kit's part from a client's file.
         files: the files of the kit by path, with its plugins.
@@ -59,6 +78,7 @@ class InstallOptions:
     has_saved_token: bool
     signs_in: bool
     wake_in_background: bool
+    all_tools: bool
     force: bool
     remover: Remover
     files: Mapping[str, str]
@@ -133,12 +153,14 @@ def write_server(
         else:
             # Key by key, so that what the user added stays.
             for key, value in server.items():
-                if key not in _SWITCHES or key not in entry:
+                if key not in _WRITTEN_ONCE and (key not in _SWITCHES or key not in entry):
                     for inner in value if isinstance(value, dict) and isinstance(entry.get(key), dict) else ():
                         text = jsonc.set_value(text, (*keys, key, inner), value[inner])
                     if not isinstance(value, dict) or not isinstance(entry.get(key), dict):
                         text = jsonc.set_value(text, (*keys, key), value)
             text = _remove_token_reference(text, keys, entry) if options.signs_in else text
+            if options.all_tools and entry.get("excludeTools") == list(RARE_TOOLS):
+                text = jsonc.remove_value(text, (*keys, "excludeTools"))
         _write_text(options, edits, path, text)
         return True
     return False
@@ -316,7 +338,8 @@ def _is_users_own(edits: FileEdits, path: Path, keys: jsonc.KeyPath, entry: Any,
     if not isinstance(entry, dict):
         return True
     if not edits.is_ours(path):
-        return any(entry.get(key) != value for key, value in server.items() if key not in _SWITCHES)
+        optional = (*_SWITCHES, *_WRITTEN_ONCE)
+        return any(entry.get(key) != value for key, value in server.items() if key not in optional)
     original = edits.original_of(path)
     own = jsonc.read_value(text_files.decode(original), keys) if original else None
     return own is not None and entry == own and entry != server

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 
 from kit import marks, text_files
 from kit.client_commands import HOOK_LAUNCHER
-from kit.client_files import InstallOptions
+from kit.client_files import RARE_TOOLS, InstallOptions
 from kit.file_edits import FileEdits
 
 # OpenCode runs every file of this folder.
@@ -24,7 +23,7 @@ def write_opencode_plugin(options: InstallOptions, edits: FileEdits) -> None:
         text = "" if content is None else text_files.decode(content)
         if not text_files.is_blank(text) and _MARKS[0] not in text:
             raise ValueError("this is another plugin")
-        block = _build(options.files)
+        block = _build(options)
         edits.write(path, marks.insert_block(text, block, *_MARKS, [block]).encode("utf-8"), remove_plugin)
 
 
@@ -34,5 +33,7 @@ def remove_plugin(content: bytes, original: bytes | None) -> bytes | None:
     return None if text_files.is_blank(text) else text.encode("utf-8")
 
 
-def _build(files: Mapping[str, str]) -> str:
-    return files[_SOURCE].replace("__LAUNCHER__", json.dumps(HOOK_LAUNCHER))
+def _build(options: InstallOptions) -> str:
+    hidden_tools = [] if options.all_tools else list(RARE_TOOLS)
+    source = options.files[_SOURCE].replace("__LAUNCHER__", json.dumps(HOOK_LAUNCHER))
+    return source.replace("__HIDDEN_TOOLS__", json.dumps(hidden_tools))

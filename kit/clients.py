@@ -10,6 +10,7 @@ from typing import Any
 
 from kit.client_commands import hook_command
 from kit.client_files import (
+    RARE_TOOLS,
     SERVER_NAME,
     InstallOptions,
     read_json,
@@ -30,6 +31,7 @@ class Client:
         first_question: what the client asks before it uses the kit's configuration; empty for nothing.
         reads_saved_token: whether its connection uses the token that is saved inside .git.
         sign_in: the command with which it signs in by OAuth; empty if it asks by itself.
+        hides_rare_tools: whether the kit's configuration leaves RARE_TOOLS out, since it sends all with each request.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Client:
     first_question: str = ""
     reads_saved_token: bool = False
     sign_in: str = ""
+    hides_rare_tools: bool = False
 
     def is_present(self, options: InstallOptions) -> bool:
         """Whether the client is used here: on the PATH, in the repository, or in the user's home folder."""
@@ -111,7 +114,12 @@ def _configure_codex(options: InstallOptions, edits: FileEdits) -> None:
 
 def _configure_gemini(options: InstallOptions, edits: FileEdits) -> None:
     path = options.repo.top / ".gemini" / "settings.json"
-    server = {"httpUrl": options.endpoint, **_authorization(options, f"${{{options.token_variable}}}")}
+    server: dict[str, Any] = {
+        "httpUrl": options.endpoint,
+        **_authorization(options, f"${{{options.token_variable}}}"),
+        # It sends the definitions of all tools with each request, 200 bytes longer than they are.
+        **({} if options.all_tools else {"excludeTools": list(RARE_TOOLS)}),
+    }
     write_server(options, edits, path, ("mcpServers", SERVER_NAME), server, "httpUrl")
     # Its shell runs no hooks of git, so the hook before it checks commits.
     tools = f"write_file|replace|run_shell_command|mcp_{SERVER_NAME}_.*"
@@ -216,6 +224,7 @@ CLIENTS = (
         "GEMINI.md",
         "Gemini CLI asks whether you trust this folder, and warns of new hooks of a project once.",
         sign_in=f"/mcp auth {SERVER_NAME}, in a session",
+        hides_rare_tools=True,
     ),
     Client("cursor", "Cursor", ("cursor",), (".cursor",), (".cursor",), _configure_cursor, "AGENTS.md"),
     Client(
@@ -238,6 +247,7 @@ CLIENTS = (
         "AGENTS.md",
         reads_saved_token=True,
         sign_in=f"opencode mcp auth {SERVER_NAME}",
+        hides_rare_tools=True,
     ),
     Client(
         "windsurf", "Windsurf", ("windsurf",), (".windsurf",), (".codeium/windsurf",), _configure_windsurf, "AGENTS.md"

@@ -101,6 +101,11 @@ def _parse_arguments(arguments: list[str], defaults: Mapping[str, str]) -> argpa
         action="store_true",
         help="write instructions for a lead, who assigns work and invites participants",
     )
+    add(
+        "--all-tools",
+        action="store_true",
+        help="give Gemini CLI and OpenCode all tools, not only those that a participant often needs",
+    )
     add("--no-instructions", action="store_true", help="do not change CLAUDE.md, AGENTS.md and GEMINI.md")
     add("--no-git-hook", action="store_true", help="do not change the pre-commit hook")
     add("--no-seed", action="store_true", help="do not tell the bus the highest numbers of this repository")
@@ -129,6 +134,7 @@ def _install(work_tree: Repo, edits: FileEdits, options: argparse.Namespace, fil
         has_saved_token,
         options.sign_in,
         options.wake,
+        options.lead or options.all_tools,
         options.force,
         remover,
         files,
@@ -303,6 +309,11 @@ def _format_next_steps(options: client_files.InstallOptions, selected: list[clie
         client for client in selected if client.first_question and not (options.signs_in and client.name == "vscode")
     ]
     lines += [client.first_question for client in asking]
+    limited = [client.title for client in selected if client.hides_rare_tools]
+    if limited and not options.all_tools:
+        lines.append(
+            f"{' and '.join(limited)}: rarely used tools are left out; run this with --all-tools for all of them."
+        )
     lines.append(f"If something does not connect: {local_code.command(options.repo, 'doctor')}")
     return "\n".join(lines)
 

@@ -85,7 +85,7 @@ def _render_tool(tool: Tool) -> str:
 
 
 def _render_argument(argument: Argument) -> str:
-    default = argument.schema.get("default")
+    default = argument.default
     presence = "required" if argument.required else "optional" if default is None else f"default `{default}`"
     description = argument.schema.get("description")
     expected = argument.expected.replace("|", "\\|")

@@ -16,6 +16,7 @@ from bus.errors import InvalidArgument
 from mcp_gateway.argument_coercion import coerce_value, describe_right_form, describe_sent, parse_object_text
 
 _CONTEXT_PARAMETERS = ("conn", "ctx")
+_PAGE_SIZE_ARGUMENT = "limit"
 _ERROR_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 _ERROR_FIELD = re.compile(r"field `([^`]*)`")
 
@@ -29,12 +30,14 @@ class Argument:
         schema: its JSON Schema.
         expected: its type and bounds in words, for error messages and the reference.
         required: whether it must be sent.
+        default: its default; None if it is required or has an empty one.
     """
 
     name: str
     schema: dict[str, Any]
     expected: str
     required: bool
+    default: Any = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,8 @@ class Tool:
             return f"{self.name} takes its arguments as one JSON object; it takes: {self.argument_names}."
         argument, value = by_name[invalid_name], arguments[invalid_name]
         sentence = f"{invalid_name} must be {argument.expected}; {describe_sent(value)} was sent."
-        return f"{sentence} {describe_right_form(invalid_name, value, argument.schema)}".strip()
+        schema = argument.schema if argument.default is None else {**argument.schema, "default": argument.default}
+        return f"{sentence} {describe_right_form(invalid_name, value, schema)}".strip()
 
 
 _registry: dict[str, Tool] = {}
@@ -183,10 +187,14 @@ def tool(
             annotation = annotations[parameter.name]
             required = parameter.default is inspect.Parameter.empty
             schema, expected = _describe_type(annotation)
+            default = None if required else parameter.default or None
+            if parameter.name == _PAGE_SIZE_ARGUMENT:
+                # A page says where the next one begins, so a model needs neither its usual nor its largest size.
+                schema.pop("maximum", None)
             # False and "" are what a model assumes of an argument that it leaves out.
-            if not required and parameter.default:
-                schema["default"] = parameter.default
-            arguments.append(Argument(parameter.name, schema, expected, required))
+            elif default is not None and default != schema.get("enum", [None])[0]:
+                schema["default"] = default
+            arguments.append(Argument(parameter.name, schema, expected, required, default))
             if required:
                 fields.append((parameter.name, annotation))
             else:

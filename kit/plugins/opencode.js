@@ -6,6 +6,7 @@ const PYTHON = process.platform === "win32" ? "python" : "python3"
 const LIMIT_MILLISECONDS = 8000
 const LOOK_MILLISECONDS = 1000 * Number(process.env.LLM_BUS_LOOK_SECONDS ?? 20)
 const SERVER = "llm-bus"
+const HIDDEN_TOOLS = __HIDDEN_TOOLS__
 const EDIT_TOOLS = ["edit", "write", "multiedit", "patch", "apply_patch"]
 
 const BLOCK = /<!-- llm-bus:begin -->[^]*?<!-- llm-bus:end -->/g
@@ -90,6 +91,11 @@ export const LLMBus = async ({ client, directory }) => {
       if (!server?.url) return
       const headers = await run(directory, ["headers", "opencode", server.url], {})
       server.headers = { ...server.headers, ...headers }
+      // Each request has the definitions of all tools; those that the user's configuration names are left as they are.
+      // Permissions have replaced the setting `tools`, which OpenCode has converted by now.
+      const permission = (config.permission = config.permission ?? {})
+      if (typeof permission !== "object" || `${SERVER}_*` in permission) return
+      for (const tool of HIDDEN_TOOLS) permission[`${SERVER}_${tool}`] ??= "deny"
     },
     event: async ({ event }) => {
       const { info, sessionID } = event.properties ?? {}

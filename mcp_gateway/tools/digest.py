@@ -18,10 +18,7 @@ def whats_new(
     ctx: Ctx,
     advance_cursor: bool = True,
     limit: Annotated[int, Meta(ge=1, le=500)] = 100,
-    since: Annotated[int, Meta(ge=0, le=limits.MAX_INTEGER, description="Re-read all after this event")] | None = None,
+    since: Annotated[int, Meta(ge=0, le=limits.MAX_INTEGER, description="Re-read after this event")] | None = None,
 ) -> digest.Digest:
-    """What is new since your last call: events, counts of unacked posts and leases, latest numbers.
-
-    left_out counts your own events and, of many, posts in your inbox.
-    """
+    """What is new since your last call. left_out counts your own events and, of many, posts in your inbox."""
     return digest.read_digest(conn, ctx, advance_cursor=advance_cursor, limit=limit, since=since, condense=True)

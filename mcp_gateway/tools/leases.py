@@ -19,16 +19,13 @@ def lease(
     note: Note | None = None,
     mode: LeaseMode = "exclusive",
 ) -> leases.Lease:
-    """Lease what you are about to edit.
-
-    Never blocks: agree with the holders in others. Leasing again renews.
-    """
+    """Lease what you will edit, or renew it. Never blocks: agree with the holders in others."""
     return leases.acquire(conn, ctx, surface, ttl=timedelta(seconds=ttl_seconds), note=note, mode=mode)
 
 
 @tool(idempotent=True, notifies="leases ledger", batch="write", always_load=True)
 def release(conn: Connection, ctx: Ctx, surface: Surface) -> leases.ReleaseResult:
-    """Release your lease on a surface; * releases all of yours."""
+    """Release a surface that you lease; * releases all."""
     return leases.release(conn, ctx, surface)
 
 

@@ -23,8 +23,5 @@ def wait_for(
     take: bool = False,
     timeout_seconds: Annotated[int, Meta(ge=1, le=50)] = DEFAULT_TIMEOUT_SECONDS,
 ) -> long_poll.WaitRequest:
-    """Wait for posts (inbox), acks of yours, a free surface (lease) or a ready task, which take starts.
-
-    On timed_out call again.
-    """
+    """Wait for posts (inbox), acks, a free surface (lease) or a ready task, which take starts."""
     return long_poll.begin_wait(conn, ctx, kind, surface=surface, take=take)

@@ -19,7 +19,7 @@ def register(
     lane: Lane,
     status: Annotated[str, Meta(max_length=limits.MAX_STATUS_LENGTH)] = "",
 ) -> presence.Registration:
-    """Register your lane, whose posts then reach you, and your status."""
+    """Register your lane, whose posts reach you, and your status."""
     return presence.register(conn, ctx, lane, status=status)
 
 

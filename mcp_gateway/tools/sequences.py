@@ -20,7 +20,7 @@ def claim(
     note: Note | None = None,
     idempotency_key: IdempotencyKey | None = None,
 ) -> sequences.Claim:
-    """Claim the next number of a sequence (adr, migration) before you name anything with it."""
+    """Claim the next number of a sequence (adr, migration) before you name anything."""
     return sequences.claim(conn, ctx, sequence, note=note, idempotency_key=idempotency_key)
 
 

@@ -10,6 +10,8 @@ import pytest
 from bus.client_setup import Endpoints, mcp_json
 from bus.rules.token_format import generate_token
 from kit import exit_codes
+from kit.client_files import RARE_TOOLS
+from mcp_gateway.tools import all_tools
 from tests.kit.git_repo import INSTALLER_PATH, GitRepo
 from tests.kit.workplace import make_workplace
 
@@ -58,6 +60,7 @@ def test_each_client_gets_the_entry_that_the_set_up_instructions_show(plain: Git
     shown["mcpServers"]["llm-bus"]["headers"] = {header: "Bearer ${LLM_BUS_TOKEN:-}"}
     assert claude == shown
     gemini = json.loads((plain.root / ".gemini/settings.json").read_text())["mcpServers"]["llm-bus"]
+    assert gemini.pop("excludeTools") == list(RARE_TOOLS)
     assert gemini == {"httpUrl": URL, "headers": {"Authorization": "Bearer ${LLM_BUS_TOKEN}"}}
     codex = tomllib.loads((plain.root / ".codex/config.toml").read_text())
     assert codex == {"mcp_servers": {"llm-bus": {"url": URL, "bearer_token_env_var": "LLM_BUS_TOKEN"}}}
@@ -185,6 +188,25 @@ def test_an_uninstall_keeps_changes_that_the_user_made_since(plain: GitRepo) -> 
     assert not (plain.root / ".gemini").exists()
 
 
+def test_rarely_used_tools_are_left_out_unless_a_user_or_a_lead_wants_them(plain: GitRepo) -> None:
+    def installed(*options: str) -> object:
+        plain.install(URL, "--client", "gemini", *options)
+        return json.loads(path.read_text())["mcpServers"]["llm-bus"].get("excludeTools")
+
+    path = plain.root / ".gemini/settings.json"
+    # Otherwise a name that is no longer one of a tool would leave out nothing.
+    assert set(RARE_TOOLS) < set(all_tools())
+    assert installed() == list(RARE_TOOLS)
+    for options in (["--all-tools"], ["--lead"], []):
+        # An update does not leave them out again.
+        assert installed(*options) is None
+    plain.run_kit("uninstall")
+    assert not path.exists()
+    assert installed("--lead") is None
+    done = plain.install(URL, "--client", "gemini,opencode")
+    assert "Gemini CLI and OpenCode: rarely used tools are left out; run this with --all-tools" in done.stdout
+
+
 def test_a_server_of_the_same_name_that_the_user_wrote_stays(plain: GitRepo) -> None:
     own = '{"mcpServers": {"llm-bus": {"type": "http", "url": "https://mine/mcp"}}}'
     plain.write(".mcp.json", own)
@@ -271,7 +293,7 @@ def test_the_token_is_set_by_the_shell_and_never_an_argument_of_a_program(
 ) -> None:
     place = make_workplace(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr("kit.clients.is_windows", lambda: is_windows)
-    assert place.install("gemini")[1].splitlines()[-4].endswith(f"LLM_BUS_TOKEN from the environment: {setting}")
+    assert place.install("gemini")[1].splitlines()[-5].endswith(f"LLM_BUS_TOKEN from the environment: {setting}")
 
 
 def test_clients_are_detected_by_their_folders(plain: GitRepo) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from bus import agent_guide
 from kit import exit_codes
+from kit.client_files import RARE_TOOLS
 from tests.kit.git_repo import GitRepo
 from tests.kit.workplace import Workplace, make_workplace
 from tests.mcp_gateway.conftest import Team
@@ -113,11 +114,43 @@ def test_the_prompt_has_the_rules_once(connected_opencode: GitRepo, tmp_path: Pa
     # What the user wrote outside of the block stays, and so does what only the block says.
     assert user_part.count(agent_guide.RULES[0].to_list_item()) == 1
     assert agent_guide.ETIQUETTE not in user_part
-    assert "git mv" in user_part
+    assert "kit doctor" in user_part
     for rule in agent_guide.RULES[1:]:
         assert rule.to_list_item() not in user_part
     # Without the instructions of the server, the block is whole.
     assert run_session(connected_opencode, tmp_path, PROMPT=json.dumps([text]))["prompt"] == [text]
+
+
+_CONFIG_SESSION = """
+import { LLMBus } from "./plugin.mjs"
+const hooks = await LLMBus({ client: {}, directory: process.argv[2] })
+const config = JSON.parse(process.env.CONFIG)
+await hooks.config(config)
+console.log(JSON.stringify(config))
+"""
+
+
+@pytest.mark.parametrize("option", [None, "--all-tools", "--lead"])
+def test_rarely_used_tools_are_left_out_unless_a_user_or_a_lead_wants_them(
+    connected_opencode: GitRepo, tmp_path: Path, option: str | None
+) -> None:
+    endpoint = json.loads((connected_opencode.root / "llm-bus.config.json").read_text())["endpoint"]
+    hidden = {f"llm-bus_{tool}": "deny" for tool in RARE_TOOLS}
+    if option is not None:
+        connected_opencode.install(endpoint, "--client", "opencode", "--no-seed", option)
+        hidden = {}
+    server = {"mcp": {"llm-bus": {"url": endpoint}}}
+    for permission, expected in (
+        (None, hidden),
+        ({"edit": "ask", "llm-bus_whoami": "ask"}, {**hidden, "edit": "ask", "llm-bus_whoami": "ask"}),
+        ({"llm-bus_*": "allow"}, {"llm-bus_*": "allow"}),
+        ("ask", "ask"),
+    ):
+        config = json.dumps({**server, **({} if permission is None else {"permission": permission})})
+        result = run_session(connected_opencode, tmp_path, _CONFIG_SESSION, CONFIG=config)
+        assert result["permission"] == expected
+    # Without the server there is nothing to leave out.
+    assert run_session(connected_opencode, tmp_path, _CONFIG_SESSION, CONFIG="{}") == {}
 
 
 def test_a_new_post_is_a_message_of_the_running_turn(
