@@ -34,6 +34,7 @@ class ProjectOverview:
         last_activity_at: the time of the last event, or of the project's creation.
         participant_count: without the owner.
         active_count: participants seen within the project's presence window.
+        unanswered_count: posts without an ack, counted up to 100.
         open_task_count: tasks that are not done, counted up to 1,000.
         lease_count: live leases, counted up to 1,000.
     """
@@ -47,6 +48,7 @@ class ProjectOverview:
     last_activity_at: datetime
     participant_count: int
     active_count: int
+    unanswered_count: int
     open_task_count: int
     lease_count: int
 
@@ -122,10 +124,12 @@ _OPEN_TASK_COUNT_SQL = capped_count(f"FROM ({_OPEN_TASKS_SQL}) AS open_task", _C
 _LEASE_COUNT_SQL = capped_count(
     "FROM lease l WHERE l.project_id = pj.id AND l.ended_at IS NULL AND l.expires_at > clock_timestamp()", _COUNT_CAP
 )
+_UNANSWERED_COUNT_SQL = capped_count("FROM post o WHERE o.project_id = pj.id AND o.acked_at IS NULL", _TAB_COUNT_CAP)
 _PROJECT_OVERVIEWS_SQL = f"""
     SELECT pj.id, bus_project_name_for(%(owner)s, pj.owner_id, pj.name) AS name, pj.page_key AS name_key, pj.role,
            pj.archived_at IS NOT NULL AS is_archived, c.last_seq AS event_count,
            c.last_at AS last_activity_at, seen.participant_count, seen.active_count,
+           {_UNANSWERED_COUNT_SQL} AS unanswered_count,
            {_OPEN_TASK_COUNT_SQL} AS open_task_count, {_LEASE_COUNT_SQL} AS lease_count
     FROM ({{projects}}) AS pj
     JOIN project_clock c ON c.project_id = pj.id
@@ -190,7 +194,7 @@ def list_by_id(conn: Connection, owner_id: int, project_ids: Sequence[int]) -> l
 
 _OPEN_WORK_SQL = (
     "SELECT "
-    + capped_count("FROM post o WHERE o.project_id = pj.id AND o.acked_at IS NULL", _TAB_COUNT_CAP)
+    + _UNANSWERED_COUNT_SQL
     + ", "
     + capped_count(f"FROM ({_OPEN_TASKS_SQL}) AS open_task", _TAB_COUNT_CAP)
     + " FROM project pj WHERE pj.id = %(project)s"

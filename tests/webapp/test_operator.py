@@ -364,15 +364,15 @@ def test_a_healthy_service_and_its_reported_settings_are_shown(operator_browser:
     assert "default" in page
 
 
-def test_the_overview_is_not_sent_again_for_a_tick_of_the_clock(operator_browser: Browser, db: Database) -> None:
+def test_the_overview_has_nothing_that_differs_at_each_poll(operator_browser: Browser, db: Database) -> None:
     with db.transaction() as conn:
         process_registry.record_heartbeat(conn, "w", "web", pid=1, uptime_seconds=1, settings={}, metrics={})
     part = operator_browser.get("/operator/", headers={"X-Part": "1"})
     # Ages are in time elements, which the script keeps current.
     assert re.search(r'<time [^>]*data-ago="long">', part.text)
-    assert not re.search(r"\d s ago|ago(?!</time>|\")", part.text)
-    same = operator_browser.get("/operator/", headers={"X-Part": "1", "If-None-Match": part.headers["ETag"]})
-    assert same.status_code == 304
+    assert not re.search(r"\d s ago|\bago(?!</time>|=)", part.text)
+    # Round trips are in steps, since each differs a little.
+    assert re.search(r"answers within \d+ ms|answers in over 2 s", part.text)
 
 
 def test_lists_are_paged_and_keep_their_search(operator_browser: Browser, db: Database) -> None:
@@ -389,4 +389,11 @@ def test_lists_are_paged_and_keep_their_search(operator_browser: Browser, db: Da
     assert ("p11<" in first, "p1<" in first, "Older projects" in first) == (True, False, True)
     assert "No owners match" in operator_browser.get("/operator/owners/?search=no-such-owner").text
     assert "p11" in operator_browser.get("/operator/projects/?search=many-0/&state=open").text
-    assert "No projects match" in operator_browser.get("/operator/projects/?state=archived").text
+    archived = operator_browser.get("/operator/projects/?search=many-0/&state=archived").text
+    assert "No projects match" in archived
+    # The chips keep the search, and the search keeps the chip.
+    assert 'href="/operator/projects/?search=many-0/&amp;state=open"' in archived
+    assert '<input type="hidden" name="state" value="archived">' in archived
+    suspended = operator_browser.get("/operator/owners/?suspended=y").text
+    assert 'href="/operator/owners/?suspended=y" aria-current="page">Suspended' in suspended
+    assert "No owners match" in suspended

@@ -24,6 +24,10 @@ def test_a_project_overview_counts_participants_tasks_and_leases(conn: Connectio
         False,
         last_seq,
     )
+    assert (
+        overview.unanswered_count
+        == conn.fetch_one("SELECT count(*) FROM post WHERE project_id = %s AND acked_at IS NULL", (project.id,))[0]
+    )
     assert (overview.participant_count, overview.active_count, overview.open_task_count, overview.lease_count) == (
         2,
         1,

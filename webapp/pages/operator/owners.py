@@ -103,7 +103,11 @@ def index() -> str:
         form=form,
         filter_error=filter_error,
         owners=page,
-        has_filters=bool(form.search.data or form.suspended.data),
+        has_filters=bool(form.search.data),
+        chips=[
+            ("All", current_url(suspended=None, before=None), not form.suspended.data),
+            ("Suspended", current_url(suspended="y", before=None), bool(form.suspended.data)),
+        ],
         older=current_url(before=str(page[-1].id)) if has_more else None,
         newest=current_url(before=None) if before else None,
     )

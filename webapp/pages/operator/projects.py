@@ -16,7 +16,7 @@ from webapp.pagination import PAGE_SIZE, current_url, query_int
 
 blueprint = OperatorBlueprint("operator_projects", path="projects", tab=NavItem("Projects", 30))
 
-_STATE_CHOICES = select_choices(("", "Any"), ("open", "open"), ("archived", "archived"), ("purging", "being deleted"))
+_STATE_CHOICES = select_choices(("", "All"), ("open", "Open"), ("archived", "Archived"), ("purging", "Being deleted"))
 
 
 class SearchForm(FlaskForm):  # type: ignore[misc]
@@ -50,7 +50,15 @@ def index() -> str:
         form=form,
         filter_error=filter_error,
         projects=page,
-        has_filters=bool(form.search.data or form.state.data),
+        has_filters=bool(form.search.data),
+        chips=[
+            (
+                choice.label,
+                current_url(state=choice.value or None, before=None),
+                (form.state.data or "") == choice.value,
+            )
+            for choice in _STATE_CHOICES
+        ],
         older=current_url(before=str(page[-1].id)) if has_more else None,
         newest=current_url(before=None) if before else None,
     )
