@@ -60,10 +60,15 @@ def make_member(
 ) -> owners.Owner:
     """Create an owner and let it accept an invite to a project."""
     member = make_owner(conn, handle)
+    join_as(conn, project, member, role)
+    return member
+
+
+def join_as(conn: Connection, project: projects.Project, member: owners.Owner, role: str) -> None:
+    """Let an owner accept an invite to a project."""
     invite = invites.create_for_person(conn, project.id, role, acting_owner_id=project.owner_id, actor=project.owner)
     acceptor = invite_redemption.Acceptor(member.handle, frozenset({member.email}))
     invite_redemption.accept_as_person(conn, invite.code, member.id, acceptor)
-    return member
 
 
 def make_member_agent(

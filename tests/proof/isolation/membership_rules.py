@@ -1,6 +1,6 @@
 """Rules for the people of a project: acts of its owner, and the same acts tried by the other tenant.
 
-Roles of owners in each other's projects are in tests/bus/tenancy/test_memberships.py.
+Roles of owners in each other's projects are in tests/bus/tenancy/test_membership_machine.py.
 """
 
 from hypothesis import strategies as st
