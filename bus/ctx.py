@@ -12,7 +12,8 @@ class Ctx:
     (`bus_authenticate` in bus/tenancy/sql/token_validity.sql).
 
     Attributes:
-        project_id, participation_id, participant_id, owner_id: row ids, never shown to a client.
+        project_id, participation_id, participant_id: row ids, never shown to a client.
+        owner_id: the owner of the project, who is billed; a member's participant has another owner.
         token_id: the presented token; None for an owner who acts in the web.
         session: the key of the caller's session, of which its participation may have many; None if it names none.
         client: the program that calls (bus/rules/client_names.py); None if the call does not say it.

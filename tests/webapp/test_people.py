@@ -1,6 +1,7 @@
 """Two people in one project, each in a browser of their own, with agents of their own."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -8,11 +9,12 @@ from bus.coordination import ledger, posts, task_queries, tasks
 from bus.ctx import Ctx
 from bus.db import Database
 from bus.errors import NotAuthenticated
-from bus.rules.token_format import fingerprint
+from bus.rules.token_format import access_token_fingerprint, fingerprint
 from bus.tenancy import invites, memberships, owners, tokens
 from bus.tenancy.owners import Owner
 from bus.tenancy.projects import Project
-from tests.factories import make_member, make_owner, make_project
+from tests.factories import join_as, make_agent, make_member, make_owner, make_project
+from tests.webapp import oauth_requests
 from tests.webapp.web_client import Browser, WebApp
 
 _LABELS = ("claude-1", "codex-1", "gemini-1")
@@ -193,3 +195,36 @@ def test_what_a_member_left_behind_is_not_offered_to_them(db: Database, site: We
     page = browser.get("/admin/audit/").text
     assert "membership.remove" in page
     assert "apollo" not in page
+
+
+def test_a_client_acts_as_the_participant_of_a_member_until_the_member_is_removed(
+    db: Database, project: Project, people: tuple[Owner, Owner], browsers: tuple[Browser, Browser]
+) -> None:
+    _, bob = browsers
+    oauth_requests.store_client(db)
+    with db.transaction() as conn:
+        adas = make_agent(conn, project, "codex-1")
+        join_as(conn, project, people[1], "viewer")
+    # A viewer brings no agents, so the project is not offered.
+    assert "apollo" not in bob.get(oauth_requests.authorization_path()).text
+    with db.transaction() as conn:
+        terms: dict[str, Any] = {"acting_owner_id": people[0].id, "actor": "ada"}
+        memberships.set_role(conn, project.id, people[1].id, "member", **terms)
+    page = bob.get(oauth_requests.authorization_path())
+    assert "a new participant in ada/apollo" in page.text
+    assert "codex-1" not in page.text
+    for foreign in (adas.ctx.participation_id, f"new-{project.id + 1}"):
+        assert oauth_requests.consent(bob, target=str(foreign)).status_code == 400
+    issued = oauth_requests.connect(bob, target=f"new-{project.id}", name="codex-1")
+    with db.connection() as conn:
+        caller = tokens.find_caller(conn, access_token_fingerprint(issued["access_token"], oauth_requests.RESOURCE))
+        assert caller is not None
+        (actor,) = conn.fetch_one("SELECT bus_participation_name(%s)", (caller.participation_id,))
+        assert actor == "bob/codex-1"
+        assert ledger.query_events(conn, caller).events == []
+    with db.transaction() as conn:
+        memberships.remove(conn, project.id, people[1].id, **terms)
+    with db.connection() as conn, pytest.raises(NotAuthenticated):
+        ledger.query_events(conn, caller)
+    assert oauth_requests.refresh(bob, issued["refresh_token"]).get_json() == {"error": "invalid_grant"}
+    assert "Example App" not in bob.get("/account/").text.partition('id="clients"')[2]

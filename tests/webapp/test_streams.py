@@ -14,9 +14,10 @@ from psycopg import sql
 from bus.auth import sessions
 from bus.coordination import posts
 from bus.db import Database
+from bus.tenancy import memberships
 from tests import servers
 from tests.concurrency import wait_until_async
-from tests.factories import make_agent
+from tests.factories import make_agent, make_member
 from tests.webapp.sample_data import SampleData, project_path
 from tests.webapp.web_client import WebApp
 from webapp.streams import MAX_STREAMS_PER_SESSION, BoardStreams
@@ -102,6 +103,27 @@ def test_the_streams_of_a_session_are_limited(watch: Watch) -> None:
             assert (
                 await asyncio.gather(again.task, *(one.task for one in readers[1:])) == [True] * MAX_STREAMS_PER_SESSION
             )
+        assert await read().task is False
+
+    watch(story)
+
+
+def test_the_stream_of_a_person_ends_with_their_role(
+    watch: Watch, scope: dict[str, Any], db: Database, sample: SampleData
+) -> None:
+    with db.transaction() as conn:
+        member = make_member(conn, sample.full_project, "viewer", "mia")
+        token = sessions.open_session(conn, member.id, method="link", ttl=timedelta(hours=1))
+    scope["headers"][1] = (b"cookie", f"llm-bus={token}".encode())
+
+    async def story(_: BoardStreams, read: Callable[[], Reader]) -> None:
+        reader = read()
+        await reader.until(b"api-agent")
+        with db.transaction() as conn:
+            memberships.remove(conn, sample.full_project.id, member.id, acting_owner_id=sample.owner.id, actor="ada")
+        async with asyncio.timeout(_SECONDS):
+            assert await reader.task is True
+        # And is not opened again.
         assert await read().task is False
 
     watch(story)

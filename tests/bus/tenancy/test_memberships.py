@@ -10,6 +10,7 @@ from bus.coordination import inbox, leases, ledger, posts, search, sequences, ta
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import NotAuthenticated, OwnerSuspended
+from bus.operations import project_purge
 from bus.tenancy import (
     audit,
     invite_redemption,
@@ -450,6 +451,25 @@ def test_who_returns_finds_their_agents_without_tokens(team: Team) -> None:
     again = factories.make_member_agent(team.conn, team.project, team.bob, "claude-1")
     assert again.ctx.participation_id == team.bobs.ctx.participation_id
     assert posts.create(team.conn, again.ctx, "back", to_actor="ada/claude-1").recipients == 1
+
+
+def test_a_project_that_is_deleted_takes_its_memberships_and_leaves_participants(team: Team) -> None:
+    assert project_purge.begin_purge(team.conn, team.project.id, actor="ada")
+    assert memberships.find_role(team.conn, team.bob.id, team.project.id) is None
+    while not project_purge.purge_step(team.conn, team.project.id):
+        pass
+    assert not memberships.has_memberships(team.conn, team.bob.id)
+    assert participants.find_active(team.conn, team.bob.id, team.bobs.ctx.participant_id) is not None
+
+
+def test_a_change_of_handle_keeps_members_apart(team: Team) -> None:
+    factories.make_agent(team.conn, team.project, "reviewer")
+    with assert_refused(team.conn, "conflict"):
+        owners.rename(team.conn, team.bob.id, "reviewer", actor="bob")
+    assert owners.rename(team.conn, team.bob.id, "robert", actor="bob")
+    for name in ("bob/claude-1", "robert/claude-1"):
+        sent = posts.create(team.conn, team.adas.ctx, "hello", to_actor=name)
+        assert posts.list_posts(team.conn, team.bobs.ctx, to_me=True).posts[0].post_id == sent.post_id
 
 
 def test_leaving_works_in_an_archived_project_and_while_suspended(team: Team) -> None:
