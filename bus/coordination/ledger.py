@@ -199,3 +199,9 @@ def _build_query(filters: dict[str, Any], event_type: str | None, columns: str) 
         f"SELECT e.* FROM (VALUES {types}) AS kind (type) CROSS JOIN LATERAL"
         f" (SELECT {columns} FROM event e WHERE {where} AND e.type = kind.type {limit}) AS e {limit}"
     )
+
+
+def find_beginning(conn: Connection, project_id: int) -> datetime | None:
+    """Return the time of the first event of a project, or None if there is none."""
+    row = conn.fetch_one_or_none("SELECT at FROM event WHERE project_id = %s AND seq = 1", (project_id,))
+    return None if row is None else row[0]

@@ -103,8 +103,10 @@ def test_the_charts_agree_with_the_ledger(ada: Browser, sample: SampleData, db: 
         cell = next(row for row in rows if row[0] == "api-agent")[head.index("lane review")]
         assert cell == "1"
     assert f"Includes all {events} events of the project." in page.text
-    # An unknown period is replaced by the default.
-    assert 'period=7d" aria-current="true"' in ada.get(project_path(sample, "insights/?period=nonsense")).text
+    # An unknown period is replaced by the default: a day for a ledger that began today, else a week.
+    assert 'period=24h" aria-current="true"' in ada.get(project_path(sample, "insights/?period=nonsense")).text
+    empty = f"/admin/projects/{sample.empty_project.id}/insights/"
+    assert 'period=7d" aria-current="true"' in ada.get(empty).text
 
 
 def test_empty_insights_say_what_will_appear(ada: Browser, sample: SampleData, db: Database) -> None:
@@ -115,13 +117,13 @@ def test_empty_insights_say_what_will_appear(ada: Browser, sample: SampleData, d
     with db.connection() as conn:
         conn.raw.execute("DELETE FROM tally WHERE figure <> 'events'")
         conn.raw.execute("DELETE FROM tally WHERE key = 'post'")
-    page = ada.get(project_path(sample, "insights/")).text
+    page = ada.get(project_path(sample, "insights/?period=7d")).text
     assert "No handoffs in the last 7 days" in page
     assert "No leases in the last 7 days" in page
     assert "Time until seen" not in page
     with db.connection() as conn:
         conn.raw.execute("UPDATE tally SET start = start - interval '40 days'")
-    assert "No events in the last 7 days" in ada.get(project_path(sample, "insights/")).text
+    assert "No events in the last 7 days" in ada.get(project_path(sample, "insights/?period=7d")).text
     assert "No events in" not in ada.get(project_path(sample, "insights/?period=90d")).text
 
 

@@ -1,7 +1,7 @@
 """Insights: charts of a project over a day, a week, a month or three; and its report."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from flask import Response, current_app, render_template, request
@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from bus.analytics import project_metrics, report_cache
 from bus.analytics.project_metrics import PERIODS, Period
+from bus.coordination import ledger
 from bus.rules.client_names import CLIENT_LABELS
 from bus.rules.delivery_labels import WAKE_LABELS
 from webapp import project_charts
@@ -20,6 +21,8 @@ from webapp.project_charts import ProjectCharts
 blueprint = ProjectBlueprint("insights", tab=NavItem("Insights", 45, "chart-no-axes-column"))
 
 _DEFAULT_PERIOD = "7d"
+# For a ledger that is younger, of which a week would be a line at the edge.
+_FIRST_PERIOD, _FIRST_PERIOD_LENGTH = "24h", timedelta(hours=24)
 _REPORT_LABELS = {"wake_labels": WAKE_LABELS, "client_labels": CLIENT_LABELS}
 _REPORT_STYLESHEETS = ("bus.css", "charts.css", "report.css")
 
@@ -27,7 +30,7 @@ _REPORT_STYLESHEETS = ("bus.css", "charts.css", "report.css")
 @blueprint.get("/")
 def index() -> str | Response:
     """Show the charts of the requested period."""
-    period = _requested_period()
+    period = _requested_period(_default_period())
     return render_page(
         "insights/index.html",
         project=current_project(),
@@ -83,7 +86,14 @@ def _build_charts(period: Period) -> ProjectCharts:
         return project_charts.build_charts(project_metrics.get_project_metrics(conn, current_project().id, period))
 
 
-def _requested_period(default: str = _DEFAULT_PERIOD) -> Period:
+def _default_period() -> str:
+    with connection() as conn:
+        began_at = ledger.find_beginning(conn, current_project().id)
+    is_young = began_at is not None and datetime.now(UTC) - began_at < _FIRST_PERIOD_LENGTH
+    return _FIRST_PERIOD if is_young else _DEFAULT_PERIOD
+
+
+def _requested_period(default: str) -> Period:
     return PERIODS.get(request.args.get("period", default), PERIODS[default])
 
 
