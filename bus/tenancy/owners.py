@@ -13,7 +13,7 @@ from bus.db import Connection, from_row
 from bus.errors import BusError, NotFound
 from bus.rules import validation
 from bus.tenancy import audit
-from bus.tenancy.tables import owner, owner_handle, participant_name, project
+from bus.tenancy.tables import owner, owner_handle, participant_name
 
 CREDITS_EXHAUSTED = "credits"
 """The reason of a suspension that new credits lift; those of an operator have other reasons."""
@@ -256,5 +256,5 @@ def set_operator(conn: Connection, owner_id: int, operator: bool, *, actor: str)
 
 
 def _notify_projects(conn: Connection, owner_id: int) -> None:
-    for (project_id,) in conn.execute(sa.select(project.c.id).where(project.c.owner_id == owner_id)):
+    for (project_id,) in conn.fetch_all("SELECT project_id FROM bus_projects_of(%s)", (owner_id,)):
         conn.notify_on_commit(project_id, "members")

@@ -6,6 +6,12 @@ LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE WHEN p_label = '' THEN p_handle ELSE p_handle || '/' || p_label END
 $$;
 
+-- For processes of the previous version, during a deployment: the name of a participant within its owner.
+CREATE FUNCTION bus_short_name(p_handle text, p_label text) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN p_label = '' THEN p_handle ELSE p_label END
+$$;
+
 -- The name of a participant for an owner: the short one among its own participants, the qualified one of others.
 CREATE FUNCTION bus_name_for(p_viewer bigint, p_owner bigint, p_handle text, p_label text) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$

@@ -62,10 +62,18 @@ LEAKS: dict[str, SqlLeak | PythonLeak] = {
     ),
     "a participant of any project by its label": SqlLeak(
         "bus_find_participation",
-        """n.owner_id = o.id
-     AND n.label_key = ANY (ARRAY[p_label_key, CASE WHEN p_handle IS NULL AND o.handle = p_label_key THEN '' END])
-    JOIN participation p ON p.project_id = pj.id AND p""",
-        "n.label_key = p_label_key JOIN participation p ON p",
+        """AND n.owner_id = CASE
+            WHEN p_handle IS NOT NULL THEN (SELECT h.owner_id FROM owner_handle h WHERE h.handle = p_handle)
+            WHEN p_caller IS NULL THEN (SELECT pj.owner_id FROM project pj WHERE pj.id = p_project)
+            ELSE (SELECT pt.owner_id FROM participation me JOIN participant pt ON pt.id = me.participant_id
+                  WHERE me.id = p_caller) END
+        UNION ALL
+        SELECT n.participant_id, 0
+        FROM owner_handle h JOIN participant_name n ON n.owner_id = h.owner_id AND n.label_key = ''
+        WHERE p_handle IS NULL AND h.handle = p_label_key
+    ) AS named
+    JOIN participation p ON p.project_id = p_project AND """,
+        ") AS named JOIN participation p ON ",
     ),
     "a sequence without its project": SqlLeak(
         "bus_seed", "s.project_id = v_caller.project_id AND s.name = p_sequence", "s.name = p_sequence"
