@@ -135,6 +135,10 @@ docs: $(STAMP) ## Regenerate the reference pages from the code
 docs-site: $(STAMP) ## Build the documentation as a static site, into dist/site; a broken link ends it
 	@./.ci/docs-site $(ARGS)
 
+.PHONY: check-deploy
+check-deploy: $(STAMP) ## Check compose.yaml, the manifests and the workflows against their schemas
+	@./.ci/check-deploy
+
 .PHONY: dist
 dist: $(STAMP) ## Build the source distribution and the wheel into dist/, reproducibly
 	rm -rf dist/llm_bus-*

@@ -90,7 +90,7 @@ def test_a_backup_is_private(database_url: str, tmp_path: Path) -> None:
     assert (tmp_path / "bus.dump").stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-audit.lock", "requirements-docs.lock"])
+@pytest.mark.parametrize("name", sorted(path.name for path in _ROOT.glob("requirements*")))
 def test_every_locked_package_has_a_hash(name: str) -> None:
     lines = (_ROOT / name).read_text("utf-8").replace("\\\n", " ").splitlines()
     packages = [line for line in lines if line.strip() and not line.lstrip().startswith(("#", "--"))]

@@ -150,6 +150,12 @@ def test_the_manifests_form_a_kustomization() -> None:
     assert built.stdout.count("image: registry.example.org/llm-bus:") == len(_pods())
 
 
+@pytest.mark.exhaustive
+def test_the_files_agree_with_the_schemas_of_their_readers() -> None:
+    checked = subprocess.run([str(_ROOT / ".ci" / "check-deploy")], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 def test_the_files_for_editors_and_issues_are_well_formed() -> None:
     hooks = yaml.safe_load((_ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     assert {hook["language"] for hook in hooks} == {"system"}

@@ -143,7 +143,7 @@ def _read_requirements(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements.lock", "requirements.txt", "requirements-audit.lock", "requirements-docs.lock"]
+    "name", sorted(path.name for path in Path(__file__).resolve().parents[2].glob("requirements*"))
 )
 def test_requirements_are_only_packages_with_hashes(name: str) -> None:
     text = _read_requirements(name)
