@@ -226,16 +226,16 @@ def _check_redis(url: str | None) -> Finding:
 
 
 def _check_http(name: str, base_url: str) -> Finding:
-    status = None
     with _open_connection(base_url) as connection:
         try:
             connection.request("GET", "/healthz")
             status = connection.getresponse().status
-        except (OSError, http.client.HTTPException):
+            detail = f"{base_url}/healthz responds with {status}"
+        except (OSError, http.client.HTTPException) as error:
             status = None
+            detail = f"does not respond at {base_url}: {error}"
     if status == 200:
         return Finding(name, True, f"responds at {base_url}")
-    detail = f"does not respond at {base_url}" if status is None else f"{base_url}/healthz responds with {status}"
     return Finding(
         name, False, detail, "Start it with `llm-bus up` (or your platform's start command) and read its log."
     )
