@@ -71,6 +71,8 @@ class Reader:
         variables: additional environment variables.
         is_exact: whether each command prints exactly what is shown, or nothing. Otherwise numbers may differ, output
             that is not shown is not compared, and each command has to succeed.
+        shell: the program that reads the commands.
+        preparation: a command that runs before those of the page, whose sessions then share one shell.
     """
 
     folder: Path
@@ -78,6 +80,8 @@ class Reader:
     copied: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
     is_exact: bool = False
+    shell: tuple[str, ...] = ("bash", "--norc", "--noprofile")
+    preparation: str = ""
 
     def run(self, path: Path) -> int:
         """Run the blocks of a page in their order, and compare what they print. Returns the number of commands."""
@@ -91,11 +95,13 @@ class Reader:
             for block in read_blocks(path):
                 if block.session is None:
                     continue
-                shell = shells.get(block.session)
+                session = block.session if not self.preparation else ""
+                shell = shells.get(session)
                 if shell is None:
                     folder = self.folder / block.session
-                    opened = _open_shell(env, folder if folder.is_dir() else self.folder)
-                    shell = shells[block.session] = stack.enter_context(opened)
+                    opened = _open_shell(self.shell, env, folder if folder.is_dir() else self.folder)
+                    shell = shells[session] = stack.enter_context(opened)
+                    assert not self.preparation or shell.run(self.preparation)[0] == 0
                 for command, expected in block.commands():
                     for old, new in self.replacements.items():
                         command = command.replace(old, new)
@@ -116,9 +122,9 @@ class Reader:
 
 
 class _Shell:
-    def __init__(self, env: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, program: tuple[str, ...], env: Mapping[str, str], folder: Path) -> None:
         self.process = subprocess.Popen(
-            ["bash", "--norc", "--noprofile"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, env=env, cwd=folder,
         )  # fmt: skip
 
@@ -141,8 +147,8 @@ class _Shell:
 
 
 @contextmanager
-def _open_shell(env: Mapping[str, str], folder: Path) -> Iterator[_Shell]:
-    shell = _Shell(env, folder)
+def _open_shell(program: tuple[str, ...], env: Mapping[str, str], folder: Path) -> Iterator[_Shell]:
+    shell = _Shell(program, env, folder)
     try:
         yield shell
     finally:
