@@ -25,6 +25,7 @@ from webapp.blueprints import NavItem, OperatorBlueprint, ProjectBlueprint, Publ
 from webapp.context import addresses, connection, options, settings
 from webapp.event_runs import day_name, event_runs
 from webapp.headers import csp_nonce
+from webapp.help_pages import help_url
 from webapp.reauth import has_recent_login
 from webapp.suggestions import suggested_values
 from webapp.token_connection import mark_secret
@@ -124,6 +125,7 @@ def init_app(app: Flask) -> None:
         inbox_counts=inbox_counts,
         switchable_projects=_switchable_projects,
         suggested_values=suggested_values,
+        help_url=help_url,
         link_targets=rich_text.link_targets,
         viewed_project=lambda: g.get("bus_project"),
     )
