@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from flask import g
 
-from bus.tenancy import owners, participant_queries
+from bus.tenancy import memberships, owners, participant_queries
 from webapp.context import connection
 
 HUE_COUNT = 8
@@ -26,7 +26,7 @@ class Identity:
         initials: one or two characters.
         hue: the number of its colour.
         is_person: whether it is a person rather than an agent.
-        handle: the handle of its owner, if that is not the owner of the page; else empty.
+        handle: the handle of its owner, if that is not the owner of the page, or if several owners act in the project.
         label: its name without the handle; the handle itself for an owner.
     """
 
@@ -54,7 +54,8 @@ def describe(name: str, is_person: bool | None = None) -> Identity:
         handle, label = "", handle
     if is_person is None:
         is_person = name == own or name in _people() or (not handle and f"{own}/{name}" in _people())
-    return Identity(initials(label), hue(label), is_person, "" if handle == own else handle, label)
+    is_hidden = handle == own and not _has_several_owners()
+    return Identity(initials(label), hue(label), is_person, "" if is_hidden else handle, label)
 
 
 def initials(label: str) -> str:
@@ -74,9 +75,15 @@ def hue(label: str) -> int:
     return zlib.crc32(label.lower().encode()) % HUE_COUNT
 
 
-def set_page_context(handle: str, people: frozenset[str], former_handles: frozenset[str] | None = None) -> None:
+def set_page_context(
+    handle: str,
+    people: frozenset[str],
+    former_handles: frozenset[str] | None = None,
+    *,
+    has_several_owners: bool = False,
+) -> None:
     """Set the owner and the people of a page that is rendered outside a request, or that is no page of a project."""
-    g.bus_handle, g.bus_people = handle, people
+    g.bus_handle, g.bus_people, g.bus_has_several_owners = handle, people, has_several_owners
     if former_handles is not None:
         g.bus_former_handles = former_handles
 
@@ -86,6 +93,18 @@ def _own_handle() -> str:
     project = g.get("bus_project")
     handle: str = g.get("bus_handle") or (project.owner if project is not None else "")
     return handle
+
+
+def _has_several_owners() -> bool:
+    """Whether other owners act in the project of this page: a name without a handle would mean another to each."""
+    if "bus_has_several_owners" not in g:
+        project = g.get("bus_project")
+        g.bus_has_several_owners = False
+        if project is not None:
+            with connection() as conn:
+                g.bus_has_several_owners = memberships.has_acting_members(conn, project.id)
+    cached: bool = g.bus_has_several_owners
+    return cached
 
 
 def _former_handles() -> frozenset[str]:

@@ -265,7 +265,12 @@ class BoardStreams:
         people = frozenset(participant_queries.list_people(conn, key.project_id))
         with self._app.test_request_context():
             handle = projects.get(conn, key.project_id).owner
-            identity.set_page_context(handle, people, owners.list_former_handles_of(conn, handle))
+            identity.set_page_context(
+                handle,
+                people,
+                owners.list_former_handles_of(conn, handle),
+                has_several_owners=memberships.has_acting_members(conn, key.project_id),
+            )
             content = render_template(
                 "board/_live.html",
                 board=snapshot,

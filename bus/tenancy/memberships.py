@@ -64,6 +64,12 @@ def has_memberships(conn: Connection, owner_id: int) -> bool:
     return conn.fetch_one_or_none("SELECT 1 FROM membership WHERE owner_id = %s LIMIT 1", (owner_id,)) is not None
 
 
+def has_acting_members(conn: Connection, project_id: int) -> bool:
+    """Whether other owners than its own act in a project."""
+    query = "SELECT 1 FROM membership WHERE project_id = %s AND role <> 'viewer' LIMIT 1"
+    return conn.fetch_one_or_none(query, (project_id,)) is not None
+
+
 _MEMBERS_SQL = """
     SELECT people.owner_id, o.handle, people.role, people.created_at,
            (SELECT count(*) FROM (

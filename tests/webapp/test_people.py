@@ -91,6 +91,11 @@ def test_two_people_with_three_agents_each_work_in_one_project(
         task = tasks.create(conn, agents["bob"]["codex-1"], "Drop the index", owner="codex-1").task_id
     board = ada.get(_url(project, "board/")).text
     assert "bob/codex-1" in board
+    # A bare label would mean another agent to each of them, so both are shown with their handles.
+    for browser in browsers:
+        for page in ("board/", "participants/", ""):
+            shown = browser.get(_url(project, page)).text
+            assert re.search(r">\s*ada/codex-1<", shown), page
     # The handoff waits in bob's inbox, though the project is not his; he answers and acknowledges it there.
     assert "Which index can go?" in bob.get("/admin/?state=for-you").text
     thread = _url(project, f"handoffs/{asked.post_id}")

@@ -7,7 +7,7 @@ Source: docs/explanation/authority.md
 from flask import Response, make_response
 from werkzeug.exceptions import NotFound
 
-from bus.tenancy import participant_queries, share_links
+from bus.tenancy import memberships, participant_queries, share_links
 from webapp import identity
 from webapp.blueprints import PublicBlueprint, no_store
 from webapp.board_views import render_board
@@ -24,7 +24,8 @@ def show(share_token: str) -> Response:
     shared = _find_or_404(share_token)
     with connection() as conn:
         people = participant_queries.list_people(conn, shared.project_id)
-    identity.set_page_context(shared.owner, frozenset(people))
+        has_several_owners = memberships.has_acting_members(conn, shared.project_id)
+    identity.set_page_context(shared.owner, frozenset(people), has_several_owners=has_several_owners)
     response = make_response(
         render_board(
             "shared_board/show.html",
