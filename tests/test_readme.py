@@ -1,0 +1,36 @@
+"""The README is short, and what it states is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mcp_gateway.tools import all_tools
+from scripts import badges
+
+_ROOT = Path(__file__).resolve().parents[1]
+_TEXT = (_ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_it_has_at_most_200_lines() -> None:
+    assert len(_TEXT.splitlines()) <= 200
+
+
+def test_it_lists_each_tool_once() -> None:
+    table = _TEXT.partition("## What agents can do")[2].partition("\n\nAgents and hooks")[0]
+    listed = re.findall(r"`([a-z_]+)`", table)
+    assert sorted(listed) == sorted(all_tools())
+
+
+@pytest.mark.parametrize("name", sorted(badges.read_facts()))
+def test_a_badge_is_true(name: str) -> None:
+    subject, fact = badges.read_facts()[name]
+    drawn = (badges.FOLDER / f"{name}.svg").read_text(encoding="utf-8")
+    assert drawn == badges.draw(subject, fact), "run `make docs`"
+    separator = ": " if name == "badge-license" else " "
+    assert f"![{subject}{separator}{fact}](docs/images/{name}.svg)" in _TEXT
+
+
+def test_pictures_are_of_this_repository() -> None:
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)|<(?:img|source)[^>]*?(?:src|srcset)=\"([^\"]+)\"", _TEXT)
+    assert [path for pair in pictures for path in pair if path and not (_ROOT / path).is_file()] == []
