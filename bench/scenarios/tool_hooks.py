@@ -71,7 +71,8 @@ def run(harness: Harness) -> Result:
     (team,) = make_teams(harness.environment.database, 1, 2)
     token, address = team.agents[0].token, harness.environment.addresses[0]
     samples: dict[str, list[tuple[float, float]]] = {}
-    with tempfile.TemporaryDirectory(prefix="llm-bus-bench-hooks-") as folder:
+    # A hook leaves a look at a slow bus in the background, which may still write into the folder.
+    with tempfile.TemporaryDirectory(prefix="llm-bus-bench-hooks-", ignore_cleanup_errors=True) as folder:
         there = _Hook(make_repository(Path(folder, "there"), f"http://127.0.0.1:{address.port}/mcp", token, "claude"))
         away = _Hook(make_repository(Path(folder, "away"), f"http://127.0.0.1:{free_port()}/mcp", token, "claude"))
         there.start_session()
