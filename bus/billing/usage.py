@@ -219,9 +219,11 @@ def _participant_name_lookup(conn: Connection, owner_id: int) -> _NameLookup:
     return _NameLookup(
         conn,
         owner_id,
+        # Also those of members, whose events in its projects the owner pays.
         "SELECT pt.id, bus_qualified_name(o.handle, pt.label),"
         " pt.removed_at IS NOT NULL FROM participant pt JOIN owner o ON o.id = pt.owner_id"
-        " WHERE pt.owner_id = %(owner)s AND pt.id = ANY (%(ids)s::bigint[])",
+        " WHERE pt.id = ANY (%(ids)s::bigint[]) AND (pt.owner_id = %(owner)s OR EXISTS (SELECT FROM credit_usage u"
+        "  WHERE u.owner_id = %(owner)s AND u.participant_id = pt.id))",
     )
 
 

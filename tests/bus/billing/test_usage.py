@@ -18,7 +18,7 @@ from bus.operations import integrity_checks, project_purge
 from bus.tenancy import audit, owners, participants, projects
 from bus.tenancy.projects import Project
 from tests.concurrency import BARRIER_TIMEOUT_SECONDS, run_jobs_concurrently
-from tests.factories import Agent, make_agent, make_owner, make_project
+from tests.factories import Agent, make_agent, make_member, make_member_agent, make_owner, make_project
 
 _ROWS = (
     "SELECT day, participant_id, event_type, events, credits FROM credit_usage WHERE project_id = %s ORDER BY 1, 2, 3"
@@ -233,6 +233,15 @@ def test_a_period_adds_up_by_day_project_participant_and_type(conn: Connection, 
     # Backwards from now: 1000 were added today, so earlier balances are negative.
     assert [day.balance for day in week.days] == [-180, -180, -180, -180, -480, -480, 480]
     assert usage.get_usage(conn, make_owner(conn).id, 90).credits == 0
+
+
+def test_the_usage_of_members_has_their_names(conn: Connection, project: Project) -> None:
+    member = make_member(conn, project, handle="bob")
+    agent = make_member_agent(conn, project, member, "claude-1")
+    _add_usage(conn, project.owner_id, project.id, 0, 40, agent.ctx.participant_id)
+    (share,) = usage.get_usage(conn, project.owner_id, 7).participants
+    assert (share.name, share.credits) == ("bob/claude-1", 40)
+    assert usage.get_usage(conn, member.id, 7).participants == []
 
 
 def test_a_forecast_takes_the_last_seven_whole_days(conn: Connection, project: Project) -> None:
