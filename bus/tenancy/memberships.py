@@ -114,6 +114,12 @@ def add(conn: Connection, project_id: int, owner_id: int, role: str, *, actor: s
     (count,) = conn.fetch_one("SELECT count(*) FROM membership WHERE project_id = %s", (project_id,))
     if count >= MAX_LISTED - 1:
         raise BusError("conflict", f"This project has {MAX_LISTED} people, the most that it can have.")
+    # In this order: a foreign key locks the new member, too.
+    conn.execute(
+        "SELECT 1 FROM owner WHERE id = %(owner)s OR id = (SELECT owner_id FROM project WHERE id = %(project)s)"
+        " ORDER BY id FOR NO KEY UPDATE",
+        {"owner": owner_id, "project": project_id},
+    )
     conn.execute(sa.insert(membership).values(project_id=project_id, owner_id=owner_id, role=role))
     # A viewer is granted nothing but its own participation.
     locked_project = participations.lock_project_owner(conn, project_id, grants=False, member_id=owner_id)

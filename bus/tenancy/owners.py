@@ -131,6 +131,39 @@ def has_or_had_handle(conn: Connection, owner_id: int, name_key: str) -> bool:
     return conn.execute(query).one_or_none() is not None
 
 
+def lock_names(conn: Connection, owner_id: int) -> str:
+    """Lock what serialises a change of an owner's names with the names of others in its projects; return the handle.
+
+    Who adds a participant or a person to a project locks the project's owner, so the owners of all projects in which
+    this one has a role are locked, too.
+
+    Raises:
+        BusError: `not_found`; `conflict` when the owner became a member of another project meanwhile.
+    Locks: the owner and those of its projects, by ascending id.
+    """
+    locked = conn.execute(
+        sa.select(owner.c.id, owner.c.handle)
+        .where(owner.c.id.in_({owner_id, *_list_hosts(conn, owner_id)}))
+        .order_by(owner.c.id)
+        .with_for_update()
+    ).all()
+    handles = {row.id: str(row.handle) for row in locked}
+    if owner_id not in handles:
+        raise NotFound("owner")
+    if not handles.keys() >= _list_hosts(conn, owner_id):
+        raise BusError("conflict", "You joined a project at this moment; try again.")
+    return handles[owner_id]
+
+
+def _list_hosts(conn: Connection, owner_id: int) -> set[int]:
+    """The owners of the projects in which an owner is a member."""
+    rows = conn.fetch_all(
+        "SELECT DISTINCT pj.owner_id FROM membership m JOIN project pj ON pj.id = m.project_id WHERE m.owner_id = %s",
+        (owner_id,),
+    )
+    return {host_id for (host_id,) in rows}
+
+
 def rename(conn: Connection, owner_id: int, handle: str, *, actor: str) -> bool:
     """Change the handle of an owner. The old one stays reserved for the owner and still finds it.
 
@@ -142,14 +175,10 @@ def rename(conn: Connection, owner_id: int, handle: str, *, actor: str) -> bool:
         BusError: `conflict` when the handle is or was that of another owner, when a participant of the owner bears or
             bore the name, or when the owner has had `MAX_OWNER_HANDLES` handles; `invalid_argument` when it is
             malformed or reserved; `not_found`.
-    Locks: the owner.
+    Locks: as `lock_names`.
     """
     chosen = validation.handle(handle.strip().lower(), "handle")
-    before = conn.execute(
-        sa.select(owner.c.handle).where(owner.c.id == owner_id).with_for_update()
-    ).scalar_one_or_none()
-    if before is None:
-        raise NotFound("owner")
+    before = lock_names(conn, owner_id)
     if chosen == before:
         return False
     if not has_or_had_handle(conn, owner_id, chosen):
@@ -170,11 +199,10 @@ def rename(conn: Connection, owner_id: int, handle: str, *, actor: str) -> bool:
                 reason="name_taken",
             )
         if conn.fetch_one_or_none(
-            "SELECT 1 FROM participant me JOIN participation mine ON mine.participant_id = me.id"
+            "SELECT 1 FROM bus_projects_of(%s) mine"
             " JOIN participation p ON p.project_id = mine.project_id AND p.removed_at IS NULL"
-            " JOIN participant_name n ON n.participant_id = p.participant_id AND n.label_key = %s"
-            " WHERE me.owner_id = %s AND me.label = '' AND mine.removed_at IS NULL LIMIT 1",
-            (chosen, owner_id),
+            " JOIN participant_name n ON n.participant_id = p.participant_id AND n.label_key = %s LIMIT 1",
+            (owner_id, chosen),
         ):
             raise BusError(
                 "conflict",

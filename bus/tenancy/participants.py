@@ -97,11 +97,12 @@ def rename(conn: Connection, owner_id: int, participant_id: int, name: str, *, a
     Returns:
         Whether anything changed.
     Raises:
-        BusError: `not_found`; `conflict` when another participant bears or bore the name.
-    Locks: the owner.
+        BusError: `not_found`; `conflict` when another participant bears or bore the name, or a person in one of its
+            projects has that handle.
+    Locks: as `owners.lock_names`.
     """
     label = validation.label(name, "name")
-    handle = _lock_owner(conn, owner_id)
+    handle = owners.lock_names(conn, owner_id)
     current = _get_active(conn, owner_id, participant_id)
     if label == current.label:
         return False
@@ -109,11 +110,10 @@ def rename(conn: Connection, owner_id: int, participant_id: int, name: str, *, a
     if owners.has_or_had_handle(conn, owner_id, key):
         raise BusError("conflict", f"{label} is your own handle; choose another name.", reason="name_taken")
     if conn.fetch_one_or_none(
-        "SELECT 1 FROM participation p JOIN participation other ON other.project_id = p.project_id"
-        " JOIN participant person ON person.id = other.participant_id AND person.label = ''"
-        " JOIN owner_handle h ON h.owner_id = person.owner_id AND h.handle = %s"
-        " WHERE p.participant_id = %s AND p.removed_at IS NULL AND other.removed_at IS NULL LIMIT 1",
-        (key, participant_id),
+        "SELECT 1 FROM owner_handle h JOIN participation p ON p.participant_id = %(participant)s"
+        " WHERE h.handle = %(key)s AND p.removed_at IS NULL AND bus_project_role(p.project_id, h.owner_id) IS NOT NULL"
+        " LIMIT 1",
+        {"key": key, "participant": participant_id},
     ):
         raise BusError(
             "conflict",

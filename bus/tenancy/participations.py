@@ -443,9 +443,7 @@ def _require_host_for_admin(locked_project: LockedProject, is_admin: bool, parti
 def refuse_handle_as_label(conn: Connection, project_id: int, label: str) -> None:
     """Refuse a label that is the handle of a person in the project: the name alone would mean that person."""
     if conn.fetch_one_or_none(
-        "SELECT 1 FROM participation p JOIN participant pt ON pt.id = p.participant_id AND pt.label = ''"
-        " JOIN owner_handle h ON h.owner_id = pt.owner_id AND h.handle = %s"
-        " WHERE p.project_id = %s AND p.removed_at IS NULL",
+        "SELECT 1 FROM owner_handle h WHERE h.handle = %s AND bus_project_role(%s, h.owner_id) IS NOT NULL",
         (validation.label_key(label), project_id),
     ):
         raise BusError(
