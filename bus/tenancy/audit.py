@@ -118,6 +118,16 @@ def list_for_operator(
     return [_redact_content(entry) for entry in _select_entries(conn, owner_id, filters, before, limit)]
 
 
+def list_for_lead(
+    conn: Connection, owner_id: int, filters: AuditFilter = NO_FILTER, *, before: int | None = None, limit: int = 50
+) -> list[AuditEntry]:
+    """As `list_for_owner`, for a lead of the project in `filters`.
+
+    Redacts what its owner alone sets: the paths of webhook URLs, which are often secret, and e-mail addresses.
+    """
+    return [_redact_settings(entry) for entry in _select_entries(conn, owner_id, filters, before, limit)]
+
+
 def _select_entries(
     conn: Connection, owner_id: int | None, filters: AuditFilter, before: int | None, limit: int
 ) -> list[AuditEntry]:
@@ -150,9 +160,21 @@ def _select_entries(
 def _redact_content(entry: AuditEntry) -> AuditEntry:
     if entry.action == "lease.release":
         return dataclasses.replace(entry, subject="a lease")
+    return _redact_webhook(entry)
+
+
+def _redact_webhook(entry: AuditEntry) -> AuditEntry:
     if entry.action in ("webhook.add", "webhook.remove"):
         return dataclasses.replace(entry, subject=urlsplit(entry.subject).hostname or "a webhook")
     return entry
+
+
+def _redact_settings(entry: AuditEntry) -> AuditEntry:
+    detail = {
+        name: "hidden" if value is not None and name in ("email", "escalation_email") else value
+        for name, value in entry.detail.items()
+    }
+    return dataclasses.replace(_redact_webhook(entry), detail=detail)
 
 
 def _list_spellings(conn: Connection, actor: str) -> list[str]:

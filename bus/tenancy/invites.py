@@ -159,6 +159,7 @@ def create_for_owner(
             "SELECT 1 FROM participant_name WHERE owner_id = %s AND label_key = %s", (locked_project.owner_id, key)
         ):
             raise BusError("conflict", f"The name {label} is taken; choose another.", reason="name_taken")
+        participations.refuse_handle_as_label(conn, project_id, label)
     if participant_id is not None:
         participant = participants.find_active(conn, locked_project.owner_id, participant_id)
         if participant is None:
@@ -354,16 +355,15 @@ def _list_redemptions(conn: Connection, invite_ids: list[int]) -> dict[int, list
     return redemptions
 
 
-def revoke(conn: Connection, project_id: int, invite_id: int, *, for_people: bool = False, actor: str) -> bool:
+def revoke(conn: Connection, project_id: int, invite_id: int, *, actor: str) -> bool:
     """Revoke an invite, so that it can no longer be redeemed; return whether anything changed.
 
-    Args:
-        for_people: whether it is one for a person, which leads revoke too; the other ones are the owner's alone.
+    For the project's owner and operators; `revoke_for_person` is for leads, too.
+
     Raises:
         BusError: `not_found` when the project has no such invite.
     """
-    of_kind = invite.c.role.is_not(None) if for_people else invite.c.role.is_(None)
-    matches = sa.and_(invite.c.id == invite_id, invite.c.project_id == project_id, of_kind)
+    matches = sa.and_(invite.c.id == invite_id, invite.c.project_id == project_id)
     changed = conn.execute(
         sa.update(invite)
         .where(matches, invite.c.revoked_at.is_(None))
@@ -377,3 +377,26 @@ def revoke(conn: Connection, project_id: int, invite_id: int, *, for_people: boo
     owner_id = conn.execute(sa.select(project.c.owner_id).where(project.c.id == project_id)).scalar_one()
     audit.record(conn, owner_id, actor, "invite.revoke", changed.hint, project_id=project_id)
     return True
+
+
+def revoke_for_person(conn: Connection, project_id: int, invite_id: int, *, acting_owner_id: int, actor: str) -> bool:
+    """As `revoke`, but only an invite for a person, by an owner whose role gives the one of the invite.
+
+    Args:
+        acting_owner_id: the owner who revokes it, whose role is read under the lock.
+    Raises:
+        BusError: `not_found` also when the acting owner has no role; `forbidden` when that role does not manage the
+            one of the invite.
+    Locks: the project clock, then the invite.
+    """
+    conn.execute("SELECT bus_lock_clock(%s)", (project_id,))
+    acting_role = memberships.find_role(conn, acting_owner_id, project_id)
+    row = conn.execute(
+        sa.select(invite.c.role).where(
+            invite.c.id == invite_id, invite.c.project_id == project_id, invite.c.role.is_not(None)
+        )
+    ).one_or_none()
+    if row is None or acting_role is None:
+        raise NotFound("invite")
+    memberships.require_managed_role(acting_role, row.role)
+    return revoke(conn, project_id, invite_id, actor=actor)

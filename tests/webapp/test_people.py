@@ -9,6 +9,7 @@ from bus.coordination import ledger, posts, task_queries, tasks
 from bus.ctx import Ctx
 from bus.db import Database
 from bus.errors import NotAuthenticated
+from bus.notifications import outbox
 from bus.rules.token_format import access_token_fingerprint, fingerprint
 from bus.tenancy import invites, memberships, owners, tokens
 from bus.tenancy.owners import Owner
@@ -233,3 +234,17 @@ def test_a_client_acts_as_the_participant_of_a_member_until_the_member_is_remove
         ledger.query_events(conn, caller)
     assert oauth_requests.refresh(bob, issued["refresh_token"]).get_json() == {"error": "invalid_grant"}
     assert "Example App" not in bob.get("/account/").text.partition('id="clients"')[2]
+
+
+def test_the_audit_log_of_a_lead_hides_what_the_owner_alone_sets(db: Database, site: WebApp, project: Project) -> None:
+    url = "https://hooks.example/services/s3cret"
+    with db.transaction() as conn:
+        outbox.add_webhook(conn, project.owner_id, url, project_id=project.id, actor="ada")
+        lead = make_member(conn, project, "lead", "lea")
+    with db.connection() as conn:
+        pages = [
+            site.new_browser().sign_in(conn, person).get(_url(project, "audit/")).text
+            for person in (lead, owners.get(conn, "ada"))
+        ]
+    assert ["hooks.example" in page for page in pages] == [True, True]
+    assert ["s3cret" in page for page in pages] == [False, True]

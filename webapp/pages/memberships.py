@@ -96,8 +96,11 @@ def create_invite() -> BaseResponse | tuple[str, int]:
 @allowed_while_suspended
 def revoke_invite(person_invite_id: int) -> BaseResponse:
     """Revoke an invite for a person."""
+    owner = current_owner()
     with redirect_on_refusal(url_for(".index")), transaction() as conn:
-        invites.revoke(conn, current_project().id, person_invite_id, for_people=True, actor=current_owner().handle)
+        invites.revoke_for_person(
+            conn, current_project().id, person_invite_id, acting_owner_id=owner.id, actor=owner.handle
+        )
     flash("Invite revoked.", "success")
     return see_other(".index")
 

@@ -10,7 +10,7 @@ from bus.errors import BusError
 from bus.tenancy import audit
 from bus.tenancy.audit import AuditEntry
 from webapp.audit_export import AuditFilterForm, show_filters
-from webapp.blueprints import NavItem, ProjectBlueprint, current_project
+from webapp.blueprints import NavItem, ProjectBlueprint, current_project, may
 from webapp.context import connection
 from webapp.pagination import PAGE_SIZE, current_url, query_int
 
@@ -33,7 +33,8 @@ def index() -> str:
     try:
         with connection() as conn:
             audit_filter = dataclasses.replace(form.to_filter(conn), project_id=project.id)
-            rows = audit.list_for_owner(conn, project.owner_id, audit_filter, before=before, limit=PAGE_SIZE + 1)
+            list_entries = audit.list_for_owner if may("manage_project") else audit.list_for_lead
+            rows = list_entries(conn, project.owner_id, audit_filter, before=before, limit=PAGE_SIZE + 1)
             entries, has_more = paginate(rows, PAGE_SIZE)
     except BusError as error:
         filter_error = error.message

@@ -24,13 +24,23 @@ BEGIN
     END IF;
 END $$;
 
--- Refuse a caller that was removed from the project while it waited for the clock: what it takes now, no one gives back.
+-- Refuse a caller that was removed from the project, or whose owner became a viewer, while it waited for the clock: what it
+-- takes now, no one gives back. A person who becomes a viewer keeps the participation.
 CREATE FUNCTION bus_refuse_removed(p_participation bigint) RETURNS void
 LANGUAGE plpgsql AS $$
+DECLARE
+    v_project bigint;
+    v_owner bigint;
+    v_host bigint;
 BEGIN
-    PERFORM FROM participation p WHERE p.id = p_participation AND p.removed_at IS NULL;
+    SELECT p.project_id, pt.owner_id, pj.owner_id INTO v_project, v_owner, v_host
+    FROM participation p JOIN participant pt ON pt.id = p.participant_id JOIN project pj ON pj.id = p.project_id
+    WHERE p.id = p_participation AND p.removed_at IS NULL;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'LBUS1', MESSAGE = 'not authenticated';
+    END IF;
+    IF v_owner <> v_host AND bus_project_role(v_project, v_owner) = 'viewer' THEN
+        PERFORM bus_refuse_as_viewer();
     END IF;
 END $$;
 

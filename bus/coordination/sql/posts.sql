@@ -59,7 +59,6 @@ BEGIN
         IF NOT FOUND THEN
             PERFORM bus_refuse_recipient(v_caller.project_id, p_to_actor, v_caller.owner_id);
         END IF;
-        PERFORM bus_refuse_viewer(v_caller.project_id, v_recipient);
         v_recipient_name := bus_participation_name(v_recipient);
     END IF;
     IF p_reply_to IS NOT NULL THEN
@@ -86,6 +85,9 @@ BEGIN
         IF NOT FOUND THEN
             PERFORM bus_refuse_recipient(v_caller.project_id, p_to_actor, v_caller.owner_id);
         END IF;
+    END IF;
+    IF v_recipient IS NOT NULL THEN
+        PERFORM bus_refuse_viewer(v_caller.project_id, v_recipient);
     END IF;
     INSERT INTO post (project_id, id, participation_id, actor, to_lane, to_participation_id, to_actor, subject, body,
                       ref, tag, reply_to, recipients, ack_due_at, escalate_at, created_at)

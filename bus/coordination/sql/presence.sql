@@ -13,6 +13,7 @@ DECLARE
 BEGIN
     SELECT * INTO v_caller FROM bus_authenticate(p_participation, p_token, true);
     PERFORM bus_lock_open_clock(v_caller.project_id);
+    PERFORM bus_refuse_removed(p_participation);
     actor := v_caller.actor;
     IF p_session IS NOT NULL THEN
         INSERT INTO agent_session AS s (project_id, participation_id, key, token_id, status, started_at, last_seen)

@@ -39,8 +39,7 @@ BEGIN
                 RAISE EXCEPTION USING ERRCODE = 'LBUS1', MESSAGE = 'not authenticated';
             END IF;
             IF p_write AND v_role = 'viewer' THEN
-                PERFORM bus_refuse('forbidden',
-                    'Your role in this project is viewer: reading works, writing does not. Ask its owner for the role member.');
+                PERFORM bus_refuse_as_viewer();
             END IF;
             is_admin := is_admin AND v_role = 'lead';
             IF (p_token IS NOT NULL OR p_write)

@@ -40,6 +40,14 @@ LANGUAGE sql STABLE AS $$
                           WHERE m.project_id = pj.id AND m.owner_id = pt.owner_id AND host.suspended_at IS NULL)))
 $$;
 
+-- Refuse a write of a participation whose owner is a viewer.
+CREATE FUNCTION bus_refuse_as_viewer() RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM bus_refuse('forbidden',
+        'Your role in this project is viewer: reading works, writing does not. Ask its owner for the role member.');
+END $$;
+
 -- Refuse to address a participation whose owner is a viewer: it could neither acknowledge a post nor work on a task.
 CREATE FUNCTION bus_refuse_viewer(p_project bigint, p_participation bigint) RETURNS void
 LANGUAGE plpgsql AS $$

@@ -365,7 +365,7 @@ def _end(change: str, team: Team, lead: Owner, code_id: int) -> None:
     elif change == "suspended":
         owners.suspend(conn, lead.id, reason="abuse", actor="op")
     elif change == "revoked":
-        invites.revoke(conn, project_id, code_id, for_people=True, actor="ada")
+        invites.revoke(conn, project_id, code_id, actor="ada")
     elif change == "archived":
         projects.archive(conn, project_id, actor="ada")
     else:

@@ -68,6 +68,28 @@ class MembershipRules(AccountRules):
             ),
         )
 
+    @rule(t=TENANTS, p=NUMBERS, which=NUMBERS, is_other=st.booleans())
+    def revoke_person_invite(self, t: int, p: int, which: int, is_other: bool) -> None:
+        acting = self._acting(self.tenants[t], is_other)
+        own = self._project(self.tenants[t], p)
+        ids = [] if own is None else list(own.person_invites)
+        invite_id = ids[which % len(ids)] if ids else 0
+
+        def expect(project: Project) -> bool:
+            if is_other or project.person_invites.pop(invite_id, None) is None:
+                raise Refused("not_found")
+            return True
+
+        self._act_in_project(
+            t,
+            p,
+            "invites.revoke_for_person",
+            expect,
+            lambda conn, project: invites.revoke_for_person(
+                conn, project.id, invite_id, acting_owner_id=acting.owner_id, actor="owner"
+            ),
+        )
+
     @rule(t=TENANTS, p=NUMBERS, role=_ROLES, is_other=st.booleans(), is_of_other=st.booleans())
     def change_people(self, t: int, p: int, role: str, is_other: bool, is_of_other: bool) -> None:
         """Neither tenant is a member of the other's project, and its owner stays."""

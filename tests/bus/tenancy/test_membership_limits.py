@@ -1,0 +1,128 @@
+"""Limits of the roles beside acts of others, and what a lead reads of what the owner alone sets."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from bus.coordination import leases, posts, presence, tasks
+from bus.ctx import Ctx
+from bus.db import Connection, Database
+from bus.errors import BusError, NotAuthenticated
+from bus.notifications import outbox
+from bus.tenancy import audit, invites, memberships, participations, projects
+from bus.tenancy.audit import AuditFilter
+from tests import factories
+from tests.assertions import assert_ledger_consistent, assert_refused
+from tests.concurrency import get_outcome, wait_until
+
+_CALLS: dict[str, Callable[[Connection, Ctx], object]] = {
+    "lease": lambda conn, ctx: leases.acquire(conn, ctx, "src/a.py"),
+    "start": lambda conn, ctx: tasks.start(conn, ctx, 1),
+    "register": lambda conn, ctx: presence.register(conn, ctx, "core", status="busy"),
+}
+
+
+def _count_waiting(db: Database) -> int:
+    """Count the statements that wait for a lock."""
+    with db.connection() as conn:
+        (count,) = conn.fetch_one(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+    return int(count)
+
+
+@pytest.mark.parametrize("call", _CALLS)
+@pytest.mark.parametrize("how", ["remove", "demote"])
+@pytest.mark.parametrize("who", ["person", "agent"])
+def test_a_call_that_waited_for_the_end_of_its_owners_role_is_refused(
+    db: Database, call: str, how: str, who: str
+) -> None:
+    """It was authenticated before; what it would take now, no one gives back."""
+    with db.transaction() as conn:
+        project = factories.make_project(conn)
+        tasks.create(conn, factories.make_agent(conn, project).ctx, "first")
+        member = factories.make_member(conn, project)
+        ctx = factories.make_member_agent(conn, project, member, "claude-1").ctx
+        if who == "person":
+            ctx = participations.get_or_create_owner_context(conn, member.id, project.id)
+
+    def run() -> object:
+        with db.transaction() as other:
+            return _CALLS[call](other, ctx)
+
+    with ThreadPoolExecutor(1) as pool:
+        with db.transaction() as conn:
+            if how == "remove":
+                memberships.remove(conn, project.id, member.id, acting_owner_id=project.owner_id, actor="x")
+            else:
+                memberships.set_role(conn, project.id, member.id, "viewer", acting_owner_id=project.owner_id, actor="x")
+            future = pool.submit(run)
+            wait_until(lambda: future.done() or _count_waiting(db))
+        outcome = get_outcome(future)
+    # A viewer still reads, so it learns why.
+    expected = BusError if (how, who) == ("demote", "person") else NotAuthenticated
+    assert type(outcome) is expected, outcome
+    with db.connection() as conn:
+        assert conn.fetch_all("SELECT 1 FROM lease WHERE ended_at IS NULL") == []
+        assert conn.fetch_all("SELECT 1 FROM task WHERE participation_id IS NOT NULL") == []
+        assert conn.fetch_all("SELECT 1 FROM presence WHERE lane IS NOT NULL") == []
+        assert_ledger_consistent(conn, project.id)
+
+
+def test_a_post_that_waited_for_the_demotion_of_its_recipient_is_refused(db: Database) -> None:
+    with db.transaction() as conn:
+        project = factories.make_project(conn)
+        sender = factories.make_agent(conn, project).ctx
+        member = factories.make_member(conn, project, "member", "bob")
+
+    def run() -> object:
+        with db.transaction() as other:
+            return posts.create(other, sender, "hello", to_actor="bob")
+
+    with ThreadPoolExecutor(1) as pool:
+        with db.transaction() as conn:
+            memberships.set_role(conn, project.id, member.id, "viewer", acting_owner_id=project.owner_id, actor="x")
+            future = pool.submit(run)
+            wait_until(lambda: future.done() or _count_waiting(db))
+        outcome = get_outcome(future)
+    assert isinstance(outcome, BusError), outcome
+    assert (outcome.code, "only views" in outcome.message) == ("forbidden", True)
+
+
+def test_a_lead_revokes_the_invites_for_roles_that_it_gives(conn: Connection) -> None:
+    project = factories.make_project(conn)
+    lead, member = (factories.make_member(conn, project, role) for role in ("lead", "member"))
+    ids = {}
+    for role in ("viewer", "lead"):
+        ids[role] = invites.create_for_person(
+            conn, project.id, role, acting_owner_id=project.owner_id, actor=project.owner
+        ).id
+    agents = invites.create_for_owner(conn, project.id, actor=project.owner).id
+    with assert_refused(conn, "forbidden"):
+        invites.revoke_for_person(conn, project.id, ids["lead"], acting_owner_id=lead.id, actor=lead.handle)
+    with assert_refused(conn, "not_found"):
+        invites.revoke_for_person(conn, project.id, agents, acting_owner_id=lead.id, actor=lead.handle)
+    for other in (member, factories.make_owner(conn)):
+        with pytest.raises(BusError), conn.raw.transaction():
+            invites.revoke_for_person(conn, project.id, ids["viewer"], acting_owner_id=other.id, actor="x")
+    assert invites.revoke_for_person(conn, project.id, ids["viewer"], acting_owner_id=lead.id, actor=lead.handle)
+    states = {invite.id: invite.state for invite in invites.list_invites(conn, project.id, for_people=True)}
+    assert (states[ids["viewer"]], states[ids["lead"]]) == ("revoked", "open")
+    # An operator, who sees them all, revokes each of them.
+    assert invites.revoke(conn, project.id, ids["lead"], actor="operator")
+
+
+def test_a_lead_reads_no_address_in_the_audit_log(conn: Connection) -> None:
+    project = factories.make_project(conn)
+    outbox.add_webhook(conn, project.owner_id, "https://hooks.example/T0/s3cret", project_id=project.id, actor="x")
+    settings = projects.ProjectSettings(600, None, escalation_email="ada@example.org")
+    projects.set_settings(conn, project.id, settings, actor="x")
+    invites.create_for_owner(conn, project.id, email="ada@example.org", actor="x")
+    filters = AuditFilter(project_id=project.id)
+    owners_view = str(audit.list_for_owner(conn, project.owner_id, filters))
+    leads_view = str(audit.list_for_lead(conn, project.owner_id, filters))
+    for secret in ("s3cret", "ada@example.org"):
+        assert secret in owners_view
+        assert secret not in leads_view
+    assert "hooks.example" in leads_view
