@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from bus import scopes
+
 SERVER_NAME = "llm-bus"
 TOKEN_VARIABLE = "LLM_BUS_TOKEN"  # noqa: S105 - the variable's name, not a token
 
@@ -236,6 +238,7 @@ def resource_metadata(endpoints: Endpoints) -> dict[str, Any]:
         "resource_name": "LLM Bus",
         "authorization_servers": [endpoints.web_url],
         "bearer_methods_supported": ["header"],
+        "scopes_supported": scopes.to_oauth_list(),
     }
 
 

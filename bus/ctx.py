@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from bus.scopes import FULL_SCOPE, Scope
+
 
 @dataclass(frozen=True, slots=True)
 class Ctx:
@@ -9,7 +11,7 @@ class Ctx:
 
     Apart from the session, it holds only facts that never change for a token, so a process may cache it. Each call's
     own statement checks whether the token, its participation and its owner are valid at that moment
-    (`bus_authenticate` in bus/tenancy/sql/token_validity.sql).
+    (`bus_authenticate` in bus/tenancy/sql/authentication.sql).
 
     Attributes:
         project_id, participation_id, participant_id: row ids, never shown to a client.
@@ -17,6 +19,8 @@ class Ctx:
         token_id: the presented token; None for an owner who acts in the web.
         session: the key of the caller's session, of which its participation may have many; None if it names none.
         client: the program that calls (bus/rules/client_names.py); None if the call does not say it.
+        scope: what the token allows. It is never changed: a client that needs more gets another token.
+        can_step_up: whether the token is one of a connected client, which can ask its owner for a wider scope.
     """
 
     project_id: int
@@ -26,6 +30,8 @@ class Ctx:
     token_id: int | None
     session: str | None = None
     client: str | None = None
+    scope: Scope = FULL_SCOPE
+    can_step_up: bool = False
 
     def with_session(self, session: str | None) -> "Ctx":
         """Return this context for a session of its participation."""
@@ -41,4 +47,6 @@ class Ctx:
             self.token_id,
             session,
             client,
+            self.scope,
+            self.can_step_up,
         )

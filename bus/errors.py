@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from bus.scopes import Scope
+
 ErrorCode = Literal[
     "invalid_argument",
     "not_found",
@@ -90,3 +92,15 @@ class NotAuthenticated(Exception):
 
 class OwnerSuspended(Exception):
     """The token or session is valid, but its owner is suspended, and the act would cost or grant something."""
+
+
+class InsufficientScope(Exception):
+    """The token is valid, and the call needs a wider scope than it has.
+
+    Attributes:
+        needed: that scope.
+    """
+
+    def __init__(self, needed: Scope) -> None:
+        super().__init__(needed)
+        self.needed: Scope = needed

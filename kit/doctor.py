@@ -185,6 +185,8 @@ def _suggest_fix(settings: Config, error: Exception) -> str:
         return "There is no token yet: see above."
     if status == 401:
         return "The token was revoked or rotated, or it belongs to another bus: ask the project-admin for a new one."
+    if status == 403 and "does not allow" in str(error):
+        return "Use a token that may write: ask the project-admin for another one."
     if status == 403:
         return "The owner of the project must settle the account."
     if status in (404, 405) or "instead of JSON" in str(error):

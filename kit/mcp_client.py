@@ -263,6 +263,8 @@ def _describe_status(status: int, body: bytes) -> str:
     if status == 401:
         return "the token was refused (401): it is revoked, rotated or mistyped"
     if status == 403:
+        if b"insufficient_scope" in body[:200]:
+            return "the token does not allow this (403): it may only read, or not administer"
         is_suspended = b"suspended" in body[:200]
         return "the owner's account is suspended (403)" if is_suspended else "access was refused (403)"
     if status == NOT_FOUND:

@@ -16,6 +16,7 @@ from bus.operations.counters import Counter, make_counter
 from bus.operations.heartbeat import HeartbeatReporter, request_counts
 from bus.operations.logs import REQUEST_ID, accept_correlation_id, log_context
 from bus.operations.metrics import CONTENT_TYPE, MetricsEndpoint
+from mcp_gateway.denials import RequestDenied
 from mcp_gateway.group_metrics import GroupMetrics
 from mcp_gateway.health import check_readiness
 from mcp_gateway.http_responses import (
@@ -146,7 +147,7 @@ class Gateway:
         request_id = accept_correlation_id(sent_id)
         log_context.set((REQUEST_ID, request_id))
         metadata = self._resource_metadata
-        response = ResponseSender(send, request_id, None if metadata is None else metadata.challenge)
+        response = ResponseSender(send, request_id, None if metadata is None else metadata.url)
         try:
             await self._route(scope, receive, response)
         finally:
@@ -178,7 +179,7 @@ class Gateway:
         authorizations = [value.decode("latin-1") for name, value in headers if name == b"authorization"]
         status = self._metrics.authorize(authorizations[0] if len(authorizations) == 1 else None)
         if status != 200:
-            return denial_response(status)
+            return denial_response(RequestDenied(status, "unauthenticated"))
         if self._group_metrics is not None:
             text = await self._group_metrics.collect()
         else:

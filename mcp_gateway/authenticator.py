@@ -1,6 +1,7 @@
 """Authentication of callers: the facts about a token, and whether its holder may call at this moment."""
 
 from bus.ctx import Ctx
+from bus.scopes import Scope
 from bus.tenancy import authentication
 from bus.tenancy.authentication import CallerStatus
 from mcp_gateway.caller import CallerCache
@@ -43,3 +44,11 @@ class Authenticator:
         if ctx is None:
             return None
         return await self._engine.run_as_caller(ctx, lambda conn: authentication.authenticate(conn, ctx))
+
+    async def find_offered_scope(self, ctx: Ctx) -> Scope:
+        """Check that the caller may call now, and return the scope of the tools that it is shown.
+
+        Raises:
+            RequestDenied: as for `authorize`.
+        """
+        return await self._engine.run_as_caller(ctx, lambda conn: authentication.find_offered_scope(conn, ctx))

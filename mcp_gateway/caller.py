@@ -16,6 +16,7 @@ from bus.rules.token_format import (
 )
 from bus.tenancy import tokens
 from mcp_gateway.delivery import Delivery
+from mcp_gateway.denials import RequestDenied
 
 _SCHEME = "bearer "
 
@@ -26,14 +27,14 @@ class Caller:
 
     Attributes:
         ctx: None if there is no token (stdio without a token): tools are listed and calls are refused.
-        denied_status: the HTTP status that replaces the protocol's answer; None unless the call was denied.
+        denied: what replaces the protocol's answer; None unless the call was denied.
         watch_delivery: the server's extension that reports whether the next part of the body was delivered; None where
             the server has none.
         delivery: gives back what the answer took if it is not delivered; None if it took nothing.
     """
 
     ctx: Ctx | None
-    denied_status: int | None = field(default=None)
+    denied: RequestDenied | None = field(default=None)
     watch_delivery: Callable[[Callable[[bool], None]], None] | None = field(default=None)
     delivery: Delivery | None = field(default=None)
 

@@ -20,7 +20,8 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_MODERN_VERSION
 from pydantic import ValidationError
 
 from mcp_gateway.content_negotiation import BOTH_FORMS, JSON, SSE, AcceptedForms, parse_accept
-from mcp_gateway.mcp_handlers import DENIAL_MESSAGES, INTERNAL_MESSAGE, SERVER_ERROR
+from mcp_gateway.denials import DENIAL_MESSAGES
+from mcp_gateway.mcp_handlers import INTERNAL_MESSAGE, SERVER_ERROR
 from mcp_gateway.session_key import InvalidSessionKey, find_in_meta
 from mcp_gateway.tool_registry import Tool
 from mcp_gateway.tool_runner import ToolResult

@@ -5,7 +5,10 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from bus import scopes
+from bus.scopes import DEFAULT_CLIENT_SCOPE, Scope
 from mcp_gateway.caller import Caller
+from mcp_gateway.denials import RequestDenied, advise_scope
 
 Headers = list[tuple[bytes, bytes]]
 Message = MutableMapping[str, Any]
@@ -56,19 +59,29 @@ def json_response(status: int, body: dict[str, Any], headers: Headers | None = N
     return HttpResponse(status, all_headers, content)
 
 
-def denial_response(status: int, *, close_connection: bool = False) -> HttpResponse:
+def denial_response(denied: RequestDenied, *, close_connection: bool = False) -> HttpResponse:
     """Build a 401, 403, 429, 499 or 503 with its documented body.
 
     Args:
-        status: the HTTP status.
+        denied: why.
         close_connection: whether to close the connection, because the request was not read to its end.
     """
     headers = [(b"connection", b"close")] if close_connection else []
-    if status == 401:
+    if denied.needed_scope is not None:
+        return _insufficient_scope_response(denied.needed_scope, headers)
+    if denied.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if status in _RETRY_AFTER_SECONDS:
-        headers.append((b"retry-after", _RETRY_AFTER_SECONDS[status].encode()))
-    return json_response(status, _DENIAL_BODIES[status], headers)
+    if denied.status in _RETRY_AFTER_SECONDS:
+        headers.append((b"retry-after", _RETRY_AFTER_SECONDS[denied.status].encode()))
+    return json_response(denied.status, _DENIAL_BODIES[denied.status], headers)
+
+
+def _insufficient_scope_response(needed: Scope, headers: Headers) -> HttpResponse:
+    """Build the 403 of RFC 6750, 3.1. It names all scopes that the client should ask for, with those that it has."""
+    advice = advise_scope(needed)
+    body = {"error": "insufficient_scope", "message": advice[0].upper() + advice[1:], "scope": scopes.to_oauth(needed)}
+    challenge = f'Bearer error="insufficient_scope", scope="{scopes.to_oauth(needed)}"'
+    return json_response(403, body, [*headers, (b"www-authenticate", challenge.encode())])
 
 
 class ResponseSender:
@@ -80,12 +93,12 @@ class ResponseSender:
     Args:
         send: of the ASGI server.
         request_id: becomes a header.
-        challenge: WWW-Authenticate of a 401, in place of the plain scheme; None leaves it.
+        resource_metadata_url: added to challenges; there clients find the authorization server. None if there is none.
     """
 
-    def __init__(self, send: Send, request_id: str, challenge: bytes | None = None) -> None:
+    def __init__(self, send: Send, request_id: str, resource_metadata_url: str | None = None) -> None:
         self._send = send
-        self._challenge = challenge
+        self._resource_metadata_url = resource_metadata_url
         self._added_headers: Headers = [(b"x-request-id", request_id.encode())]
         self._pending_start: Message | None = None
         self._is_replaced = False
@@ -104,9 +117,9 @@ class ResponseSender:
         if message["type"] == "http.response.start":
             self._pending_start = message
             return
-        if self.caller is not None and self.caller.denied_status is not None and self._pending_start is not None:
+        if self.caller is not None and self.caller.denied is not None and self._pending_start is not None:
             self._pending_start = None
-            await self.send_response(denial_response(self.caller.denied_status))
+            await self.send_response(denial_response(self.caller.denied))
             self._is_replaced = True
             return
         if self._pending_start is not None:
@@ -130,12 +143,23 @@ class ResponseSender:
         """Send a complete response."""
         self.status = response.status
         headers = [*response.headers, *self._added_headers]
-        if response.status == 401 and self._challenge is not None:
-            headers = [header for header in headers if header[0] != b"www-authenticate"]
-            headers.append((b"www-authenticate", self._challenge))
+        if response.status in (401, 403):
+            headers = [
+                (name, self._extend_challenge(value) if name == b"www-authenticate" else value)
+                for name, value in headers
+            ]
         await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": response.body})
         self.is_complete = True
+
+    def _extend_challenge(self, challenge: bytes) -> bytes:
+        """Add to a challenge where clients find the authorization server, and what they should ask it for."""
+        if self._resource_metadata_url is None:
+            return challenge
+        address = f'resource_metadata="{self._resource_metadata_url}"'
+        if challenge == b"Bearer":
+            return f'Bearer {address}, scope="{scopes.to_oauth(DEFAULT_CLIENT_SCOPE)}"'.encode()
+        return challenge + f", {address}".encode()
 
 
 def replay_body(body: bytes, receive: Receive) -> Receive:

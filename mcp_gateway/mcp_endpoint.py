@@ -145,7 +145,7 @@ class McpEndpoint:
         # The tool is unknown where the body was not parsed.
         tool_name = "unknown" if call is None else call.tool.name
         self._service.tool_runner.count_call(tool_name, denied.outcome)
-        await response.send_response(denial_response(denied.status, close_connection=close_connection))
+        await response.send_response(denial_response(denied, close_connection=close_connection))
 
     async def _call_sdk(
         self, scope: Scope, body: bytes, receive: Receive, response: ResponseSender, caller: Caller
@@ -156,7 +156,7 @@ class McpEndpoint:
             # Checked before the SDK validates the request: an unauthorized caller learns nothing else.
             await self._service.authenticator.authorize(caller.ctx)
         except RequestDenied as denied:
-            await response.send_response(denial_response(denied.status))
+            await response.send_response(denial_response(denied))
             return
         request = adapt_request(scope["headers"], body)
         if isinstance(request, HttpResponse):
@@ -182,7 +182,7 @@ class McpEndpoint:
                 caller.track(result.delivery)
             headers, body = self._codec.encode_result(call, result)
         except RequestDenied as denied:
-            return denial_response(denied.status)
+            return denial_response(denied)
         except Exception:  # noqa: BLE001
             _log.exception("%s failed", call.tool.name)
             if caller.delivery is not None:

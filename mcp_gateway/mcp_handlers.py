@@ -38,6 +38,7 @@ from mcp_types import Tool as WireTool
 from pydantic import ValidationError
 
 from bus.errors import BusError
+from bus.scopes import SCOPES, Scope, includes
 from mcp_gateway.argument_coercion import describe_sent, parse_object_text
 from mcp_gateway.caller import Caller
 from mcp_gateway.denials import DENYING_ERRORS, RequestDenied
@@ -52,13 +53,6 @@ from mcp_gateway.tools import all_tools
 
 RequestContext = ServerRequestContext[Any, Any]
 _log = logging.getLogger(__name__)
-DENIAL_MESSAGES = {
-    401: "Not authenticated",
-    403: "Suspended",
-    429: "Too many requests",
-    499: "The client has disconnected",
-    503: "Unavailable",
-}
 SERVER_ERROR = -32000
 INTERNAL_MESSAGE = "Internal error; the bus has logged it."
 
@@ -74,10 +68,12 @@ class McpHandlers:
         self._get_caller = get_caller
         self._tools = all_tools()
         self._wire_tools = {name: _to_mcp_tool(tool) for name, tool in self._tools.items()}
-        self._tool_list_for_admins = ListToolsResult(tools=list(self._wire_tools.values()))
-        self._tool_list = ListToolsResult(
-            tools=[self._wire_tools[name] for name, tool in self._tools.items() if not tool.admin_only]
-        )
+        self._tool_lists: dict[Scope, ListToolsResult] = {
+            scope: ListToolsResult(
+                tools=[self._wire_tools[name] for name, tool in self._tools.items() if includes(scope, tool.scope)]
+            )
+            for scope in SCOPES
+        }
 
     async def guard(self, ctx: RequestContext, call_next: CallNext) -> HandlerResult:
         """Deny every request whose token is no longer valid, and hide the text of unexpected exceptions."""
@@ -88,8 +84,8 @@ class McpHandlers:
                 await self._service.authenticator.authorize(caller.ctx)
             return await call_next(_parse_arguments_text(ctx))
         except RequestDenied as denied:
-            caller.denied_status = denied.status
-            raise MCPError(SERVER_ERROR, DENIAL_MESSAGES[denied.status]) from None
+            caller.denied = denied
+            raise MCPError(SERVER_ERROR, denied.message) from None
         except MCPError:
             raise
         except ValidationError as error:
@@ -113,10 +109,12 @@ class McpHandlers:
         return None if tool is None else tool.input_schema
 
     async def list_tools(self, context: RequestContext, params: PaginatedRequestParams | None) -> ListToolsResult:
-        """Answer tools/list; project-admins see more tools."""
+        """Answer tools/list: what the caller may call, and what its client can ask its owner for."""
         _reject_cursor(params)
-        status = await self._service.authenticator.authorize(self._get_caller(context).ctx)
-        return self._tool_list_for_admins if status is not None and status.is_admin else self._tool_list
+        ctx = self._get_caller(context).ctx
+        if ctx is None:
+            return self._tool_lists["write"]
+        return self._tool_lists[await self._service.authenticator.find_offered_scope(ctx)]
 
     async def call_tool(self, context: RequestContext, params: CallToolRequestParams) -> CallToolResult:
         """Answer tools/call."""

@@ -11,20 +11,23 @@ _CORS_HEADERS: Final = [(b"access-control-allow-origin", b"*"), (b"access-contro
 
 
 class ResourceMetadata:
-    """The document, its paths, and the challenge of a 401 that names its address.
+    """The document, its address and its paths.
 
     Attributes:
         paths: where the gateway serves it; proxies may map the public path of the endpoint to /mcp.
-        challenge: the value of WWW-Authenticate.
+        url: its public address, which challenges name.
     """
 
     def __init__(self, settings: Settings) -> None:
         endpoints = Endpoints(settings.public_url, settings.mcp_url)
-        url = resource_metadata_url(endpoints)
+        self.url = resource_metadata_url(endpoints)
         self.paths = frozenset(
-            {RESOURCE_METADATA_PATH, f"{RESOURCE_METADATA_PATH}/mcp", url[url.index(RESOURCE_METADATA_PATH) :]}
+            {
+                RESOURCE_METADATA_PATH,
+                f"{RESOURCE_METADATA_PATH}/mcp",
+                self.url[self.url.index(RESOURCE_METADATA_PATH) :],
+            }
         )
-        self.challenge = f'Bearer resource_metadata="{url}"'.encode()
         self._document = json_response(200, resource_metadata(endpoints), _CORS_HEADERS)
         self._preflight = HttpResponse(204, [*_CORS_HEADERS, (b"access-control-allow-methods", b"GET")], b"")
         self._wrong_method = json_response(

@@ -69,7 +69,7 @@ class SessionEndpoint:
             response.add_headers(head.cors_headers)
         bodies = self._mcp_endpoint.bodies
         if head.rejection is not None or head.token_fingerprint is None:
-            rejection = head.rejection or denial_response(401)
+            rejection = head.rejection or denial_response(RequestDenied(401, "unauthenticated"))
             if not await bodies.discard(scope, receive):
                 rejection = replace(rejection, headers=[*rejection.headers, (b"connection", b"close")])
             await response.send_response(rejection)
@@ -87,7 +87,7 @@ class SessionEndpoint:
                 raise RequestDenied(429, "rate_limited")
             await response.send_response(await self._answer(scope["method"], ctx, head.session, body))
         except RequestDenied as denied:
-            await response.send_response(denial_response(denied.status))
+            await response.send_response(denial_response(denied))
 
     async def _answer(self, method: str, caller: Ctx, session: str | None, body: bytes) -> HttpResponse:
         """Answer a request of a known token.

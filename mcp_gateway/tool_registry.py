@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from bus import limits
 from bus.errors import InvalidArgument
+from bus.scopes import Scope
 from mcp_gateway.argument_coercion import coerce_value, describe_right_form, describe_sent, parse_object_text
 
 _CONTEXT_PARAMETERS = ("conn", "ctx")
@@ -52,7 +53,7 @@ class Tool:
         arguments_type: the msgspec struct that validates the arguments.
         annotations: the annotations of the protocol, without default values.
         transaction: whether the function is several statements that belong in one transaction.
-        admin_only: whether only project-admins see it in the list (the engine refuses other callers in any case).
+        scope: what a token must allow. Tools of the scope `admin` are only for project-admins.
         reports_unread: whether its results carry `_unread_posts`.
         notifies: topics of the change notification after a successful call.
         is_long_poll: whether the function only begins a wait, which the gateway then keeps open.
@@ -68,12 +69,17 @@ class Tool:
     arguments_type: type
     annotations: dict[str, bool]
     transaction: bool
-    admin_only: bool
+    scope: Scope
     reports_unread: bool
     notifies: frozenset[str]
     is_long_poll: bool
     always_load: bool
     batch: Literal["read", "write"] | None
+
+    @property
+    def admin_only(self) -> bool:
+        """Whether only project-admins see it in the list (the engine refuses other callers in any case)."""
+        return self.scope == "admin"
 
     @property
     def input_schema(self) -> dict[str, Any]:
@@ -165,7 +171,7 @@ def tool(
     idempotent: bool = False,
     destructive: bool = False,
     transaction: bool = False,
-    admin_only: bool = False,
+    scope: Scope = "write",
     reports_unread: bool = True,
     notifies: str = "",
     is_long_poll: bool = False,
@@ -174,8 +180,8 @@ def tool(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function `(conn, ctx, …)` as the MCP tool of the same name, with its docstring as the description.
 
-    `read_only`, `idempotent` and `destructive` become the tool's annotations; Tool describes the other arguments.
-    `notifies` lists its topics separated by spaces.
+    `read_only`, `idempotent` and `destructive` become the tool's annotations; Tool describes the other arguments. The
+    scope of a tool that is `read_only` is `read`. `notifies` lists its topics separated by spaces.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -207,7 +213,7 @@ def tool(
             arguments_type=msgspec.defstruct(f"{name}_arguments", fields, kw_only=True, forbid_unknown_fields=True),
             annotations=_build_annotations(read_only, idempotent, destructive),
             transaction=transaction,
-            admin_only=admin_only,
+            scope="read" if read_only else scope,
             reports_unread=reports_unread,
             notifies=frozenset(notifies.split()),
             is_long_poll=is_long_poll,

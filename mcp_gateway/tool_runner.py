@@ -23,6 +23,7 @@ from bus.db.pipeline import run_pipelined
 from bus.errors import BusError, InvalidArgument
 from bus.operations import telemetry
 from bus.operations.counters import make_counter, make_histogram
+from bus.scopes import Scope, includes
 from bus.tenancy import authentication
 from mcp_gateway import session_key
 from mcp_gateway.activity_buffer import ActivityBuffer
@@ -143,8 +144,14 @@ class ToolRunner:
         self._loop = self._loop or asyncio.get_running_loop()
         # Exceptions that are not handled below are defects.
         outcome = "error"
+        refusal: ToolResult | None = None
         try:
-            if tool.is_long_poll:
+            if not includes(ctx.scope, tool.scope):
+                # Its own statements would refuse the call as well. Here it joins no batch, and no argument is judged.
+                refusal = await self._engine.run_call(ctx, functools.partial(self._require_scope, ctx, tool.scope))
+            if refusal is not None:
+                result = refusal
+            elif tool.is_long_poll:
                 result = await self._run_long_poll(ctx, tool, arguments, report_progress)
             elif tool.batch is None or _has_idempotency_key(arguments):
                 result = await self._engine.run_call(ctx, lambda: self._run_alone(ctx, tool, arguments))
@@ -325,6 +332,15 @@ class ToolRunner:
                 self._change_notifier.publish(ctx.project_id, frozenset({"tasks", "acks", "leases", "inbox", "ledger"}))
                 return
         _log.error("what an answer of %s took could not be given back", tool_name)
+
+    def _require_scope(self, ctx: Ctx, scope: Scope) -> ToolResult | None:
+        """Raise InsufficientScope; return an error that a wider scope would not change. Called in a thread."""
+        try:
+            with self._engine.db.connection() as conn:
+                authentication.require_scope(conn, ctx, scope)
+        except BusError as error:
+            return _error_result(error)
+        return None
 
     def _check_access(self, ctx: Ctx) -> None:
         """Raise NotAuthenticated or OwnerSuspended if the caller may not call. Called in a thread of the engine."""

@@ -6,6 +6,7 @@ from wtforms import Field, SelectChoice, SelectField, StringField
 from wtforms.validators import Length, Optional, StopValidation
 
 from bus.rules.enums import PARTICIPANT_KINDS
+from bus.scopes import FULL_SCOPE, SCOPES, Scope, includes
 
 ADMIN_DESCRIPTION = "Can add participants, rotate tokens and change anyone's tasks."
 
@@ -36,6 +37,23 @@ def token_lifetime_field(label: str) -> SelectField:
     """A select for the lifetime of a token in days; empty means that it never expires."""
     days = select_choices(("", "never"), ("1", "1 day"), ("7", "7 days"), ("30", "30 days"), ("90", "90 days"))
     return SelectField(label, choices=days, default="")
+
+
+SCOPE_LABELS: dict[Scope, str] = {
+    "read": "read only",
+    "write": "read and write",
+    "admin": "everything that its role allows",
+}
+
+
+def scope_field(default: Scope = FULL_SCOPE) -> SelectField:
+    """A select for what a token allows."""
+    return SelectField("Rights", choices=scope_choices(FULL_SCOPE), default=default)
+
+
+def scope_choices(limit: Scope) -> list[SelectChoice]:
+    """The scopes up to `limit`."""
+    return select_choices(*((scope, SCOPE_LABELS[scope]) for scope in SCOPES if includes(limit, scope)))
 
 
 def select_choices(*pairs: tuple[str, str]) -> list[SelectChoice]:

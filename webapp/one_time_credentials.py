@@ -47,6 +47,7 @@ def store_token(conn: Connection, issued: IssuedParticipation, project_id: int |
         participant=issued.participant,
         actor=issued.actor,
         lane=issued.lane,
+        scope=issued.scope,
         project=issued.project,
         project_id=project_id,
         participation_id=issued.participation_id,

@@ -24,6 +24,7 @@ from webapp.auth import viewer
 from webapp.blueprints import NavItem, OperatorBlueprint, ProjectBlueprint, PublicBlueprint, inbox_counts, may
 from webapp.context import addresses, connection, options, settings
 from webapp.event_runs import day_name, event_runs
+from webapp.forms import SCOPE_LABELS
 from webapp.headers import csp_nonce
 from webapp.help_pages import help_url
 from webapp.reauth import has_recent_login
@@ -146,6 +147,7 @@ def init_app(app: Flask) -> None:
         rich_text=rich_text.render_text,
         url_host=url_host,
         mark_secret=mark_secret,
+        scope_label=SCOPE_LABELS.__getitem__,
     )
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True

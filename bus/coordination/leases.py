@@ -10,10 +10,10 @@ from bus.ctx import Ctx
 from bus.db import Connection
 from bus.db.pagination import count_rows_that_fit, paginate
 from bus.db.timestamps import from_epoch_milliseconds
-from bus.errors import BusError, InvalidArgument, NotFound, Unavailable
+from bus.errors import InvalidArgument, NotFound, Unavailable
 from bus.rules import surfaces, validation
 from bus.rules.enums import LEASE_MODES
-from bus.tenancy import audit
+from bus.tenancy import audit, authentication
 from bus.tenancy.authentication import fetch_all_as_caller
 
 ALL_SURFACES = "*"
@@ -224,11 +224,12 @@ def force_release(conn: Connection, ctx: Ctx, fence: int) -> bool:
         Whether the lease was live; ending a lease that has ended changes nothing.
     Raises:
         BusError: `not_found` when the project never had such a lease; `forbidden` unless project-admin.
+        InsufficientScope: the token does not allow it.
     Locks: the project clock, then the lease.
     """
     transaction = CallerTransaction(conn, ctx)
     if not transaction.is_admin:
-        raise BusError("forbidden", "Only a project-admin may do that; ask the owner or an admin of the project.")
+        authentication.refuse_as_not_admin(conn, ctx)
     row = conn.fetch_one_or_none(
         "UPDATE lease SET ended_at = clock_timestamp(), ended_by = 'release'"
         " WHERE project_id = %s AND id = %s AND ended_at IS NULL AND expires_at > clock_timestamp()"

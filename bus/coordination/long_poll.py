@@ -17,6 +17,8 @@ from bus.db import Connection
 from bus.errors import InvalidArgument
 from bus.limits import MAX_INTEGER
 from bus.rules import surfaces
+from bus.scopes import includes
+from bus.tenancy import authentication
 
 WAIT_KINDS = ("inbox", "acks", "lease", "task", "any")
 # The time in which the first in the queue can lease a surface that became free, before the next one is notified.
@@ -63,9 +65,12 @@ def begin_wait(
     """Validate a wait and enqueue it for its surface, if it has one; `end_waits` removes it from the queue.
 
     Args:
-        kind: one of WAIT_KINDS; `any` is inbox, acks and task, and lease if a surface is given.
+        kind: one of WAIT_KINDS; `any` is inbox, acks and task, and lease if a surface is given. With a token that may
+            only read it is inbox and acks.
     Raises:
         BusError: `invalid_argument`.
+        InsufficientScope: the token may only read, and the wait would keep others waiting: for a surface it takes a
+            place in a queue, and a task is offered to a single caller at a time.
     """
     if kind not in WAIT_KINDS:
         raise InvalidArgument(f"kind must be one of: {', '.join(WAIT_KINDS)}.")
@@ -76,6 +81,10 @@ def begin_wait(
     if take and kind not in ("task", "any"):
         raise InvalidArgument(f'take goes with kind "task" or "any", not with "{kind}"; leave it out.')
     kinds = {"inbox", "acks", "task"} if kind == "any" else {kind}
+    if not includes(ctx.scope, "write"):
+        if take or surface is not None or kind in ("lease", "task"):
+            authentication.require_scope(conn, ctx, "write")
+        kinds -= {"task"}
     if surface is None:
         return WaitRequest(ctx, frozenset(kinds), take=take)
     surface = leases.normalise_for_project(conn, ctx, surface)
@@ -169,7 +178,13 @@ def _find_mail(conn: Connection, ctx: Ctx) -> posts.PostPage | None:
         return inbox if inbox.posts else None
     (post_ids,) = conn.fetch_one(
         "SELECT bus_offer_posts(%s, %s, %s, %s)",
-        (ctx.participation_id, ctx.token_id, ctx.session, POST_OFFER_SECONDS),
+        (
+            ctx.participation_id,
+            ctx.token_id,
+            ctx.session,
+            # A session that cannot ack keeps a post from no other session.
+            POST_OFFER_SECONDS if includes(ctx.scope, "write") else 0.0,
+        ),
     )
     return None if post_ids is None else posts.list_by_id(conn, ctx, post_ids, whole_bodies=False)
 

@@ -1,16 +1,18 @@
 """Mapping of PostgreSQL's errors to the engine's, so that no raw database error reaches a client."""
 
 import json
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import psycopg
 
-from bus.errors import BusError, LockNotGranted, NotAuthenticated, OwnerSuspended, Unavailable
+from bus.errors import BusError, InsufficientScope, LockNotGranted, NotAuthenticated, OwnerSuspended, Unavailable
+from bus.scopes import Scope
 
 # Raised by the SQL functions. Neither the SQL standard nor PostgreSQL uses class LB.
 _SQLSTATE_BUS_ERROR = "LBUS0"
 _SQLSTATE_NOT_AUTHENTICATED = "LBUS1"
 _SQLSTATE_OWNER_SUSPENDED = "LBUS2"
+_SQLSTATE_INSUFFICIENT_SCOPE = "LBUS3"
 _SQLSTATE_QUERY_CANCELED = "57014"
 _SQLSTATES_LOCK_WAIT_FAILED = ("55P03", "40P01")  # lock_not_available, deadlock_detected
 _SQLSTATE_UNIQUE_VIOLATION = "23505"
@@ -40,7 +42,7 @@ def raise_as_bus_error(error: psycopg.Error) -> NoReturn:
 
     Raises:
         BusError: an SQL function refused the call, or a statement was cancelled.
-        NotAuthenticated, OwnerSuspended: raised by an SQL function.
+        NotAuthenticated, OwnerSuspended, InsufficientScope: raised by an SQL function.
         LockNotGranted: a lock was not granted in time.
         Unavailable: the database is away.
         psycopg.Error: any other error, unchanged.
@@ -56,6 +58,8 @@ def raise_as_bus_error(error: psycopg.Error) -> NoReturn:
         raise NotAuthenticated from None
     if state == _SQLSTATE_OWNER_SUSPENDED:
         raise OwnerSuspended from None
+    if state == _SQLSTATE_INSUFFICIENT_SCOPE:
+        raise InsufficientScope(cast(Scope, diagnosis.message_detail)) from None
     if state == _SQLSTATE_QUERY_CANCELED:
         raise BusError("unavailable", _STATEMENT_TIMEOUT_MESSAGE) from error
     if state in _SQLSTATES_LOCK_WAIT_FAILED:

@@ -50,6 +50,8 @@ _EXPIRED_ROWS = {
         " < clock_timestamp() - interval '30 days'",
     ),
     "oauth_clients": ("oauth_client", "expires_at < clock_timestamp()"),
+    # A device that polls later is answered that its code has expired.
+    "device_codes": ("device_authorization", "expires_at < clock_timestamp() - interval '1 hour'"),
     "gone_processes": ("process", "seen_at < clock_timestamp() - interval '1 day'"),
     "samples": ("service_sample", "at < clock_timestamp() - interval '1 day'"),
     "hours": ("tally", _expired_rollups_condition("hour")),

@@ -34,6 +34,10 @@ _LEGACY_INVITE_CODE = re.compile("[A-Za-z0-9_-]{8,128}")
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 _INVITE_CODE_LENGTH = 26  # 5 bits each: 130 bits
 
+# Without vowels and letters that look alike (RFC 8628, 6.1).
+_USER_CODE_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
+_USER_CODE_LENGTH = 8
+
 
 def _encode_base62(number: int, width: int) -> str:
     digits = []
@@ -171,3 +175,22 @@ def is_legacy_invite_code(text: str) -> bool:
 def generate_invite_code() -> str:
     """Generate an invite code: `inv_` and 26 URL-safe characters that encode 130 random bits."""
     return INVITE_CODE_PREFIX + "".join(secrets.choice(_BASE32) for _ in range(_INVITE_CODE_LENGTH))
+
+
+def generate_user_code() -> str:
+    """Generate a code that a person types into a page: 8 consonants, which spell no word, with a hyphen."""
+    letters = "".join(secrets.choice(_USER_CODE_LETTERS) for _ in range(_USER_CODE_LENGTH))
+    return f"{letters[:4]}-{letters[4:]}"
+
+
+def normalize_user_code(text: str) -> str | None:
+    """Return a typed user code in the form of `generate_user_code`; None if it cannot be one."""
+    letters = "".join(character for character in text.upper() if character not in " -_.\u2010\u2011\u2013")
+    if len(letters) != _USER_CODE_LENGTH or any(letter not in _USER_CODE_LETTERS for letter in letters):
+        return None
+    return f"{letters[:4]}-{letters[4:]}"
+
+
+def user_code_fingerprint(code: str) -> bytes:
+    """A slow hash of a user code: it has 34 bits, which a plain hash would give away to a reader of the database."""
+    return hashlib.scrypt(code.encode("ascii"), salt=b"llm-bus user code", n=2**13, r=8, p=1, dklen=32)

@@ -9,8 +9,15 @@ from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
+from bus import scopes
 from bus.db import Connection, from_row
+from bus.scopes import FULL_SCOPE, Scope
 from bus.tenancy.tables import audit, owner, owner_handle, project
+
+
+def scope_detail(scope: Scope) -> dict[str, str]:
+    """Return the detail of an act that issues a token: its scope, if it is limited."""
+    return {} if scope == FULL_SCOPE else {"scope": scopes.to_oauth(scope)}
 
 
 def record(

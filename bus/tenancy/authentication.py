@@ -4,18 +4,20 @@ The checks are SQL: bus/tenancy/sql/token_validity.sql and bus/tenancy/sql/authe
 """
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
+from bus import scopes
 from bus.ctx import Ctx
 from bus.db import Connection, Row, row_builder
 from bus.errors import BusError
+from bus.scopes import Scope
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class CallerStatus:
-    """The caller's name, rights and number of unread posts (capped at 100)."""
+    """The caller's name, whether it may act as project-admin now, and its unread posts (capped at 100)."""
 
     actor: str
     is_admin: bool
@@ -37,6 +39,28 @@ def authenticate(conn: Connection, ctx: Ctx) -> CallerStatus:
     )
 
 
+def require_scope(conn: Connection, ctx: Ctx, scope: Scope) -> None:
+    """Check the caller, and that its token has a scope.
+
+    Raises:
+        NotAuthenticated, OwnerSuspended: as for `authenticate`.
+        InsufficientScope: the token has a narrower scope.
+        BusError: `forbidden` when its participation may not write either.
+    """
+    conn.execute("SELECT bus_require_scope(%s, %s, %s)", (ctx.participation_id, ctx.token_id, scope))
+
+
+def find_offered_scope(conn: Connection, ctx: Ctx) -> Scope:
+    """Check the caller, and return the scope of all that it may do, or may do once its client was granted more."""
+    (is_project_admin,) = conn.fetch_one(
+        # The second without a token, whose scope would make a project-admin none.
+        "SELECT p.is_admin FROM bus_authenticate(%(me)s, %(token)s, false) c, bus_authenticate(%(me)s, NULL, false) p",
+        {"me": ctx.participation_id, "token": ctx.token_id},
+    )
+    of_participation: Scope = "admin" if is_project_admin else "write"
+    return of_participation if ctx.can_step_up else scopes.narrower(of_participation, ctx.scope)
+
+
 def count_unread(conn: Connection, ctx: Ctx) -> int:
     """Count the caller's unread posts, up to 100, after a call that has authenticated it.
 
@@ -53,6 +77,7 @@ def authorize_admin(conn: Connection, ctx: Ctx) -> str:
         The caller's qualified name.
     Raises:
         BusError: `forbidden` unless the caller is project-admin, or when the project is archived.
+        InsufficientScope: it is, and its token does not allow that.
     Locks: the project clock.
     """
     caller = (ctx.participation_id, ctx.token_id)
@@ -60,8 +85,19 @@ def authorize_admin(conn: Connection, ctx: Ctx) -> str:
     # The caller may have lost its rights while this transaction waited for the clock, so they are read under it.
     actor, is_admin = conn.fetch_one("SELECT actor, is_admin FROM bus_authenticate(%s, %s, true)", caller)
     if not is_admin:
-        raise BusError("forbidden", "Only a project-admin may do that; ask the owner or an admin of the project.")
+        refuse_as_not_admin(conn, ctx)
     return str(actor)
+
+
+def refuse_as_not_admin(conn: Connection, ctx: Ctx) -> NoReturn:
+    """Refuse an administrative act of a caller that may not act as project-admin.
+
+    Raises:
+        InsufficientScope: it is project-admin, and its token does not allow that.
+        BusError: `forbidden`.
+    """
+    require_scope(conn, ctx, "admin")
+    raise BusError("forbidden", "Only a project-admin may do that; ask the owner or an admin of the project.")
 
 
 def fetch_all_as_caller(

@@ -12,15 +12,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from bus import scopes
 from bus.db import Connection
 from bus.errors import BusError, NotFound
 from bus.rules import token_format, validation
+from bus.scopes import FULL_SCOPE, Scope
 from bus.tenancy import audit, participations, token_store, tokens
 from bus.tenancy.invite_authority import end_unauthorized_invites
 from bus.tenancy.participations import IssuedParticipation
 from bus.tenancy.tables import client_grant
 
 CODE_TTL = timedelta(minutes=2)
+DEVICE_CODE_TTL = timedelta(minutes=10)
+"""Since the owner has decided; the device polls at intervals."""
 ACCESS_TOKEN_TTL = timedelta(hours=1)
 UNUSED_TTL = timedelta(days=30)
 """A connection that is not used for so long ends: its refresh token expires."""
@@ -31,13 +35,21 @@ MAX_LISTED = 200
 
 @dataclass(frozen=True, slots=True)
 class ConsentRequest:
-    """What a client asks for, as it was validated and shown to the owner."""
+    """What a client asks for, as it was validated and shown to the owner.
+
+    Attributes:
+        redirect_uri, code_challenge: None for a machine without a browser.
+        scope: what the owner granted of what it asked for.
+        device_sha256: the SHA-256 of the device code, which is the authorization code then.
+    """
 
     client_id: str
     client_name: str
-    redirect_uri: str
+    redirect_uri: str | None
     resource: str
-    code_challenge: str
+    code_challenge: str | None
+    scope: Scope = FULL_SCOPE
+    device_sha256: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +72,14 @@ class ClientGrant:
     is_live: bool
     client_id: str
     client_name: str
-    redirect_uri: str
+    redirect_uri: str | None
     resource: str
-    code_challenge: str
+    code_challenge: str | None
     code_used_at: datetime | None
     refresh_sha256: bytes | None
     replaced_sha256: bytes | None
     replaced_salt: bytes | None
+    scope: Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +89,7 @@ class ClientTokens:
     access_token: str = field(repr=False)
     refresh_token: str = field(repr=False)
     expires_in_seconds: int
+    scope: Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +98,7 @@ class ConnectedClient:
 
     Attributes:
         actor: the participant as which it acts.
+        scope: what it may do.
         last_used_at: of its access tokens, at a resolution of one minute.
         expires_at: when it ends unless it is used again.
     """
@@ -95,6 +110,7 @@ class ConnectedClient:
     project: str
     participation_id: int
     actor: str
+    scope: Scope
     created_at: datetime
     last_used_at: datetime | None
     expires_at: datetime
@@ -114,7 +130,8 @@ def connect_participant(
     Args:
         ttl: how long at most; None: as long as the client uses it.
     Returns:
-        The authorization code, valid for CODE_TTL.
+        The authorization code, valid for CODE_TTL. That of a device is its device code, and what is returned is of no
+        use.
     Raises:
         BusError: `not_found` when the owner has no such participation; `forbidden` when the project is archived.
         OwnerSuspended: the owner is suspended.
@@ -130,7 +147,13 @@ def connect_participant(
     locked_project = participations.lock_project(conn, row[0], member_id=owner_id)
     participation = participations.get_token_holder(conn, locked_project.project_id, participation_id, host_id=owner_id)
     issued = tokens.add_to_participation(
-        conn, locked_project, participation, label=request.client_name, ttl=CODE_TTL, actor=actor
+        conn,
+        locked_project,
+        participation,
+        label=request.client_name,
+        ttl=_code_ttl(request),
+        scope=request.scope,
+        actor=actor,
     )
     return _record_consent(conn, owner_id, locked_project.project_id, issued, request, ttl, actor)
 
@@ -157,8 +180,14 @@ def connect_new_participant(
         raise BusError(
             "conflict", f"name {label} is in this project already: choose that participant, or another name."
         )
-    issued = participations.join_locked_project(conn, locked_project, label, lane=lane, ttl=CODE_TTL, actor=actor)
+    issued = participations.join_locked_project(
+        conn, locked_project, label, lane=lane, ttl=_code_ttl(request), scope=request.scope, actor=actor
+    )
     return _record_consent(conn, owner_id, project_id, issued, request, ttl, actor)
+
+
+def _code_ttl(request: ConsentRequest) -> timedelta:
+    return CODE_TTL if request.device_sha256 is None else DEVICE_CODE_TTL
 
 
 def _record_consent(
@@ -184,8 +213,9 @@ def _record_consent(
             redirect_uri=request.redirect_uri,
             resource=request.resource,
             ends_at=None if ttl is None else sa.func.clock_timestamp() + ttl,
-            code_sha256=token_format.fingerprint(code),
+            code_sha256=request.device_sha256 or token_format.fingerprint(code),
             code_challenge=request.code_challenge,
+            scope=request.scope,
         )
     )
     audit.record(
@@ -197,7 +227,8 @@ def _record_consent(
         project_id=project_id,
         client=request.client_id,
         name=request.client_name,
-        redirect_uri=request.redirect_uri,
+        **({"device": True} if request.redirect_uri is None else {"redirect_uri": request.redirect_uri}),
+        scope=scopes.to_oauth(request.scope),
     )
     return code
 
@@ -262,7 +293,7 @@ def _lock(conn: Connection, condition: str, *values: Any) -> ClientGrant | None:
         ClientGrant,
         "SELECT g.id, g.owner_id, p.project_id, p.id AS participation_id, bus_participation_name(p.id) AS actor,"
         " g.token_id, bus_token_is_live(t.revoked_at, t.expires_at) AS is_live, g.client_id, g.client_name,"
-        " g.redirect_uri, g.resource, g.code_challenge, g.code_used_at, g.refresh_sha256,"
+        " g.redirect_uri, g.resource, g.code_challenge, g.code_used_at, g.refresh_sha256, g.scope,"
         " CASE WHEN g.replaced_at > clock_timestamp() - %s THEN g.replaced_sha256 END AS replaced_sha256,"
         " CASE WHEN g.replaced_at > clock_timestamp() - %s THEN g.replaced_salt END AS replaced_salt"
         " FROM client_grant g JOIN token t ON t.id = g.token_id JOIN participation p ON p.id = t.participation_id"
@@ -271,25 +302,31 @@ def _lock(conn: Connection, condition: str, *values: Any) -> ClientGrant | None:
     )
 
 
-def issue_tokens(conn: Connection, grant: ClientGrant, refresh_token: str | None = None) -> ClientTokens:
+def issue_tokens(
+    conn: Connection, grant: ClientGrant, refresh_token: str | None = None, *, scope: Scope | None = None
+) -> ClientTokens:
     """Issue an access token and the next refresh token of a connection; the code is used up.
 
     Older access tokens stay valid until they expire, since calls with them may be on their way.
 
     Args:
         refresh_token: the one with which the connection was locked; None at the exchange of the code.
+        scope: of the access token; None: that of the connection, which is also the limit.
     """
+    scope = grant.scope if scope is None else scopes.narrower(scope, grant.scope)
     access_token = token_format.generate_access_token()
     # `least` ignores null.
     (seconds,) = conn.fetch_one(
-        "INSERT INTO token (participation_id, parent_id, sha256, hint, expires_at)"
-        " SELECT %(participation)s, g.token_id, %(sha256)s, %(hint)s, least(clock_timestamp() + %(ttl)s, g.ends_at)"
+        "INSERT INTO token (participation_id, parent_id, sha256, hint, scope, expires_at)"
+        " SELECT %(participation)s, g.token_id, %(sha256)s, %(hint)s, %(scope)s,"
+        " least(clock_timestamp() + %(ttl)s, g.ends_at)"
         " FROM client_grant g WHERE g.id = %(grant)s"
         " RETURNING extract(epoch FROM expires_at - clock_timestamp())",
         {
             "participation": grant.participation_id,
             "sha256": token_format.access_token_fingerprint(access_token, grant.resource),
             "hint": token_format.display_hint(access_token),
+            "scope": scope,
             "ttl": ACCESS_TOKEN_TTL,
             "grant": grant.id,
         },
@@ -300,7 +337,7 @@ def issue_tokens(conn: Connection, grant: ClientGrant, refresh_token: str | None
         " FROM client_grant g WHERE g.id = %s AND t.id = g.token_id",
         (UNUSED_TTL, grant.id),
     )
-    return ClientTokens(access_token, _next_refresh_token(conn, grant, refresh_token), max(1, round(seconds)))
+    return ClientTokens(access_token, _next_refresh_token(conn, grant, refresh_token), max(1, round(seconds)), scope)
 
 
 def _next_refresh_token(conn: Connection, grant: ClientGrant, refresh_token: str | None) -> str:
@@ -381,7 +418,8 @@ def list_connected(conn: Connection, owner_id: int, *, participation_id: int | N
     """
     return conn.fetch_all_as(
         ConnectedClient,
-        "SELECT g.id, g.client_id, g.client_name, pj.id AS project_id, pj.name AS project, p.id AS participation_id,"
+        "SELECT g.id, g.client_id, g.client_name, g.scope, pj.id AS project_id, pj.name AS project,"
+        " p.id AS participation_id,"
         " bus_participation_name(p.id) AS actor, g.created_at, greatest(t.last_used_at,"
         "  (SELECT max(child.last_used_at) FROM token child WHERE child.parent_id = t.id)) AS last_used_at,"
         " t.expires_at"

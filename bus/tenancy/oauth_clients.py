@@ -26,12 +26,14 @@ class OAuthClient:
         is_registered: whether it registered itself.
         name: as it calls itself; not verified.
         redirect_uris: where it may be sent back.
+        uses_device_codes: whether it may ask for access of a machine without a browser.
     """
 
     client_id: str
     is_registered: bool
     name: str
     redirect_uris: Sequence[str]
+    uses_device_codes: bool = False
 
 
 def find(conn: Connection, client_id: str) -> OAuthClient | None:
@@ -41,6 +43,7 @@ def find(conn: Connection, client_id: str) -> OAuthClient | None:
         oauth_client.c.is_registered,
         oauth_client.c.name,
         oauth_client.c.redirect_uris,
+        oauth_client.c.uses_device_codes,
     )
     row = conn.execute(
         sa.select(*columns).where(
@@ -50,9 +53,11 @@ def find(conn: Connection, client_id: str) -> OAuthClient | None:
     return None if row is None else from_row(OAuthClient, row)
 
 
-def register(conn: Connection, name: str, redirect_uris: Sequence[str]) -> OAuthClient:
+def register(
+    conn: Connection, name: str, redirect_uris: Sequence[str], *, uses_device_codes: bool = False
+) -> OAuthClient:
     """Register a client under a new id; it expires unless an owner consents to it soon."""
-    client = OAuthClient(_REGISTERED_PREFIX + secrets.token_urlsafe(24), True, name, redirect_uris)
+    client = OAuthClient(_REGISTERED_PREFIX + secrets.token_urlsafe(24), True, name, redirect_uris, uses_device_codes)
     _store(conn, client, UNUSED_REGISTRATION_TTL)
     return client
 
@@ -64,10 +69,16 @@ def keep(conn: Connection, client: OAuthClient) -> None:
 
 
 def store_document(
-    conn: Connection, client_id: str, name: str, redirect_uris: Sequence[str], *, ttl: timedelta
+    conn: Connection,
+    client_id: str,
+    name: str,
+    redirect_uris: Sequence[str],
+    *,
+    ttl: timedelta,
+    uses_device_codes: bool = False,
 ) -> OAuthClient:
     """Store what the document of a client says, for `ttl`; it replaces an earlier copy."""
-    client = OAuthClient(client_id, False, name, redirect_uris)
+    client = OAuthClient(client_id, False, name, redirect_uris, uses_device_codes)
     _store(conn, client, ttl)
     return client
 
@@ -77,6 +88,7 @@ def _store(conn: Connection, client: OAuthClient, ttl: timedelta) -> None:
         "is_registered": client.is_registered,
         "name": client.name,
         "redirect_uris": list(client.redirect_uris),
+        "uses_device_codes": client.uses_device_codes,
         "expires_at": sa.func.clock_timestamp() + ttl,
     }
     statement = insert(oauth_client).values(client_id=client.client_id, **values)

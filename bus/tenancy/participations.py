@@ -14,6 +14,7 @@ from bus.db import Connection
 from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import validation
 from bus.rules.member_rights import OWNER, managed_roles
+from bus.scopes import FULL_SCOPE, Scope
 from bus.tenancy import audit, authentication, owners, participants, token_store
 from bus.tenancy.invite_authority import end_unauthorized_invites
 from bus.tenancy.participants import Participant
@@ -61,6 +62,7 @@ class IssuedParticipation:
         participant: the participant's label.
         lane: the granted lane.
         created: whether the participant is new.
+        scope: what the token allows.
     """
 
     participation_id: int
@@ -72,6 +74,7 @@ class IssuedParticipation:
     is_admin: bool
     token: str = field(repr=False)
     created: bool = False
+    scope: Scope = FULL_SCOPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +293,7 @@ def join(
     is_admin: bool = False,
     ttl: timedelta | None = None,
     member_id: int | None = None,
+    scope: Scope = FULL_SCOPE,
     actor: str,
 ) -> IssuedParticipation:
     """Add a participant to a project and issue a token; create the participant where the owner has none of that name.
@@ -300,6 +304,7 @@ def join(
         kind: `agent` (the default) or `human`; an existing participant keeps its kind.
         lane: the granted lane, or None; its newest unacknowledged posts are delivered.
         ttl: how long the token lives; None means until it is revoked.
+        scope: what the token allows.
     Raises:
         BusError: `conflict` when the participant is in the project already, or when the name belongs or belonged
             to another one; `forbidden` when the project is archived.
@@ -307,7 +312,15 @@ def join(
     """
     locked_project = lock_project(conn, project_id, member_id=member_id)
     return join_locked_project(
-        conn, locked_project, name, kind=kind, lane=lane, is_admin=is_admin, ttl=ttl, actor=actor
+        conn,
+        locked_project,
+        name,
+        kind=kind,
+        lane=lane,
+        is_admin=is_admin,
+        ttl=ttl,
+        scope=scope,
+        actor=actor,
     )
 
 
@@ -319,6 +332,7 @@ def provision(
     kind: str | None = None,
     lane: str | None = None,
     is_admin: bool = False,
+    scope: Scope = FULL_SCOPE,
 ) -> IssuedParticipation:
     """As `join`, in the caller's project and as its project-admin.
 
@@ -328,7 +342,9 @@ def provision(
     """
     actor = authentication.authorize_admin(conn, ctx)
     locked_project = lock_project_owner(conn, ctx.project_id)
-    return join_locked_project(conn, locked_project, name, kind=kind, lane=lane, is_admin=is_admin, actor=actor)
+    return join_locked_project(
+        conn, locked_project, name, kind=kind, lane=lane, is_admin=is_admin, scope=scope, actor=actor
+    )
 
 
 def join_locked_project(
@@ -340,6 +356,7 @@ def join_locked_project(
     lane: str | None = None,
     is_admin: bool = False,
     ttl: timedelta | None = None,
+    scope: Scope = FULL_SCOPE,
     actor: str,
     require_new: bool = False,
 ) -> IssuedParticipation:
@@ -367,7 +384,15 @@ def join_locked_project(
             reason="name_taken",
         )
     return add_participant(
-        conn, locked_project, participant, is_new=is_new, lane=lane, is_admin=is_admin, ttl=ttl, actor=actor
+        conn,
+        locked_project,
+        participant,
+        is_new=is_new,
+        lane=lane,
+        is_admin=is_admin,
+        ttl=ttl,
+        scope=scope,
+        actor=actor,
     )
 
 
@@ -380,6 +405,7 @@ def add_participant(
     lane: str | None = None,
     is_admin: bool = False,
     ttl: timedelta | None = None,
+    scope: Scope = FULL_SCOPE,
     actor: str,
 ) -> IssuedParticipation:
     """Add a participant that is not in the project, and issue a token.
@@ -390,7 +416,7 @@ def add_participant(
     _require_host_for_admin(locked_project, is_admin, locked_project.host_id)
     refuse_handle_as_label(conn, locked_project.project_id, participant.label)
     participation_id = _insert_or_restore(conn, locked_project.project_id, participant.id, lane, is_admin)
-    token = token_store.generate(conn, participation_id, ttl=ttl)
+    token = token_store.generate(conn, participation_id, ttl=ttl, scope=scope)
     join_current_lane(conn, locked_project.project_id, participation_id)
     qualified_name = f"{locked_project.host_handle}/{participant.label}"
     record_act(
@@ -404,6 +430,7 @@ def add_participant(
         lane=lane,
         is_admin=is_admin,
         token=token.hint,
+        **audit.scope_detail(scope),
     )
     return IssuedParticipation(
         participation_id=participation_id,
@@ -415,6 +442,7 @@ def add_participant(
         is_admin=is_admin,
         token=token.text,
         created=is_new,
+        scope=scope,
     )
 
 

@@ -16,6 +16,9 @@ from bus.db.columns import (
     primary_key_column,
 )
 from bus.rules.enums import MEMBER_ROLES, PARTICIPANT_KINDS
+from bus.scopes import FULL_SCOPE, SCOPES
+
+FULL_SCOPE_DEFAULT = sa.text(f"'{FULL_SCOPE}'")
 
 owner = sa.Table(
     "owner",
@@ -151,8 +154,11 @@ token = sa.Table(
     sa.Column("legacy", sa.Boolean, nullable=False, server_default=FALSE_DEFAULT),
     # The token of the connected client whose access token this is (client_grant); null for all others.
     sa.Column("parent_id", sa.ForeignKey("token.id", ondelete="CASCADE")),
+    # Never changed: processes cache it (bus/ctx.py).
+    sa.Column("scope", sa.Text, nullable=False, server_default=FULL_SCOPE_DEFAULT),
     sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),
     sa.CheckConstraint(length_check("label", 64, 0), "label"),
+    sa.CheckConstraint(one_of_check("scope", SCOPES), "scope"),
 )
 sa.Index(None, token.c.parent_id, postgresql_where=token.c.parent_id.is_not(None))
 
@@ -236,13 +242,14 @@ client_grant = sa.Table(
     sa.Column("token_id", sa.ForeignKey("token.id", ondelete="CASCADE"), nullable=False, unique=True),
     sa.Column("client_id", sa.Text, nullable=False),
     sa.Column("client_name", sa.Text, nullable=False),
-    sa.Column("redirect_uri", sa.Text, nullable=False),
+    # Null: allowed for a machine without a browser (device_authorization), whose device code is the code.
+    sa.Column("redirect_uri", sa.Text),
     sa.Column("resource", sa.Text, nullable=False),
     created_at_column(),
     # Null: as long as the client uses it.
     sa.Column("ends_at", TIMESTAMPTZ),
     sa.Column("code_sha256", BYTEA, nullable=False, unique=True),
-    sa.Column("code_challenge", sa.Text, nullable=False),
+    sa.Column("code_challenge", sa.Text),
     sa.Column("code_used_at", TIMESTAMPTZ),
     # Of the newest refresh token: its family, which stays, and the whole. Null until the code was exchanged.
     sa.Column("family_sha256", BYTEA, unique=True),
@@ -250,12 +257,16 @@ client_grant = sa.Table(
     sa.Column("replaced_sha256", BYTEA),
     sa.Column("replaced_salt", BYTEA),
     sa.Column("replaced_at", TIMESTAMPTZ),
+    # The widest of its access tokens.
+    sa.Column("scope", sa.Text, nullable=False, server_default=FULL_SCOPE_DEFAULT),
     sa.CheckConstraint("octet_length(code_sha256) = 32", "code_sha256"),
+    sa.CheckConstraint("(redirect_uri IS NULL) = (code_challenge IS NULL)", "code_challenge"),
     sa.CheckConstraint("octet_length(replaced_sha256) = 32 AND octet_length(replaced_salt) = 32", "replaced_sha256"),
     sa.CheckConstraint("octet_length(family_sha256) = 32 AND octet_length(refresh_sha256) = 32", "refresh_sha256"),
     sa.CheckConstraint(length_check("client_id", 2048), "client_id"),
     sa.CheckConstraint(length_check("client_name", 64), "client_name"),
     sa.CheckConstraint(length_check("redirect_uri", 2048), "redirect_uri"),
+    sa.CheckConstraint(one_of_check("scope", SCOPES), "scope"),
     comment="Connected clients: what an owner has let an OAuth client do, and the state of its code and refresh token.",
 )
 
@@ -268,11 +279,38 @@ oauth_client = sa.Table(
     sa.Column("redirect_uris", ARRAY(sa.Text), nullable=False),
     created_at_column(),
     sa.Column("expires_at", TIMESTAMPTZ, nullable=False),
+    # Whether it may ask for access of a machine without a browser.
+    sa.Column("uses_device_codes", sa.Boolean, nullable=False, server_default=FALSE_DEFAULT),
     sa.CheckConstraint(length_check("client_id", 2048), "client_id"),
     sa.CheckConstraint(length_check("name", 64), "name"),
     comment="OAuth clients: registered ones, and copies of the documents of those whose id is an address.",
 )
 sa.Index(None, oauth_client.c.expires_at)
+
+device_authorization = sa.Table(
+    "device_authorization",
+    metadata,
+    id_column(),
+    sa.Column("client_id", sa.Text, nullable=False),
+    sa.Column("client_name", sa.Text, nullable=False),
+    sa.Column("resource", sa.Text, nullable=False),
+    # As the client sent it.
+    sa.Column("scope", sa.Text, nullable=False),
+    sa.Column("device_sha256", BYTEA, nullable=False, unique=True),
+    sa.Column("user_code_sha256", BYTEA, nullable=False, unique=True),
+    sa.Column("interval_seconds", sa.Integer, nullable=False),
+    sa.Column("polled_at", TIMESTAMPTZ),
+    # Null: no one has decided yet.
+    sa.Column("is_allowed", sa.Boolean),
+    created_at_column(),
+    sa.Column("expires_at", TIMESTAMPTZ, nullable=False),
+    sa.CheckConstraint("octet_length(device_sha256) = 32 AND octet_length(user_code_sha256) = 32", "device_sha256"),
+    sa.CheckConstraint(length_check("client_id", 2048), "client_id"),
+    sa.CheckConstraint(length_check("client_name", 64), "client_name"),
+    sa.CheckConstraint(length_check("scope", 1000, 0), "scope"),
+    comment="Requests of OAuth clients on machines without a browser, on which an owner decides elsewhere.",
+)
+sa.Index(None, device_authorization.c.expires_at)
 
 audit = sa.Table(
     "audit",

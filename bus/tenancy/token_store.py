@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from bus.db import Connection
 from bus.rules import token_format
+from bus.scopes import FULL_SCOPE, Scope
 from bus.tenancy.tables import token
 
 
@@ -25,7 +26,12 @@ class GeneratedToken:
 
 
 def generate(
-    conn: Connection, participation_id: int, *, label: str = "", ttl: timedelta | None = None
+    conn: Connection,
+    participation_id: int,
+    *,
+    label: str = "",
+    ttl: timedelta | None = None,
+    scope: Scope = FULL_SCOPE,
 ) -> GeneratedToken:
     """Create a token of a participation. It expires after `ttl`; without one it never expires."""
     text = token_format.generate_token()
@@ -37,6 +43,7 @@ def generate(
             sha256=token_format.fingerprint(text),
             hint=hint,
             label=label,
+            scope=scope,
             expires_at=None if ttl is None else sa.func.clock_timestamp() + ttl,
         )
         .returning(token.c.id)

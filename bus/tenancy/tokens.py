@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from bus.ctx import Ctx
 from bus.db import Connection, from_row
 from bus.errors import NotFound
 from bus.rules import validation
-from bus.tenancy import authentication, participations, token_store
+from bus.scopes import FULL_SCOPE, SCOPES, Scope
+from bus.tenancy import audit, authentication, participations, token_store
 from bus.tenancy.invite_authority import end_unauthorized_invites
 from bus.tenancy.participations import IssuedParticipation, LockedProject, Participation
 from bus.tenancy.tables import client_grant, token
@@ -23,6 +25,7 @@ class Token:
     Attributes:
         state: live, expired or revoked.
         legacy: whether the original issued it, so that it has no prefix by which a secret scanner recognises it.
+        scope: what it allows.
     """
 
     id: int
@@ -34,6 +37,7 @@ class Token:
     expires_at: datetime | None
     revoked_at: datetime | None
     legacy: bool
+    scope: Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ def add(
     label: str = "",
     ttl: timedelta | None = None,
     member_id: int | None = None,
+    scope: Scope = FULL_SCOPE,
     actor: str,
 ) -> IssuedParticipation:
     """Issue one more token of a participation; the others stay valid.
@@ -72,13 +77,14 @@ def add(
         reference: as for `participations.get`.
         member_id: an owner with a role in the project, whose participant it is; None for the project's owner.
         label: the owner's description of the token, at most 64 characters; may be empty.
+        scope: what the token allows.
     Locks: the project clock, then the owner.
     """
     if label:
         validation.name(label, "label")
     locked_project = participations.lock_project(conn, project_id, member_id=member_id)
     participation = participations.get_token_holder(conn, project_id, reference, host_id=locked_project.host_id)
-    return add_to_participation(conn, locked_project, participation, label=label, ttl=ttl, actor=actor)
+    return add_to_participation(conn, locked_project, participation, label=label, ttl=ttl, scope=scope, actor=actor)
 
 
 def add_to_participation(
@@ -88,10 +94,11 @@ def add_to_participation(
     *,
     label: str = "",
     ttl: timedelta | None = None,
+    scope: Scope = FULL_SCOPE,
     actor: str,
 ) -> IssuedParticipation:
     """As `add`, in a project that is locked."""
-    generated = token_store.generate(conn, participation.id, label=label, ttl=ttl)
+    generated = token_store.generate(conn, participation.id, label=label, ttl=ttl, scope=scope)
     participations.join_current_lane(conn, locked_project.project_id, participation.id)
     participations.record_act(
         conn,
@@ -102,8 +109,9 @@ def add_to_participation(
         participation.actor,
         token=generated.hint,
         label=label,
+        **audit.scope_detail(scope),
     )
-    return _build_issued(locked_project, participation, generated)
+    return _build_issued(locked_project, participation, generated, scope)
 
 
 def rotate(
@@ -113,6 +121,7 @@ def rotate(
     *,
     ttl: timedelta | None = None,
     member_id: int | None = None,
+    scope: Scope | None = None,
     actor: str,
 ) -> IssuedParticipation:
     """Issue a new token of a participation; revoke the older ones and the open invites that were created with them.
@@ -120,12 +129,13 @@ def rotate(
     Args:
         reference: as for `participations.get`.
         member_id: as for `add`.
+        scope: what the token allows; None: as much as the tokens that it replaces.
     Raises:
         BusError: `unknown_recipient` when no participant of the project has that name.
     Locks: the project clock, then the owner, then the tokens.
     """
     locked_project = participations.lock_project(conn, project_id, member_id=member_id)
-    return _rotate(conn, locked_project, reference, ttl=ttl, actor=actor)
+    return _rotate(conn, locked_project, reference, ttl=ttl, scope=scope, actor=actor)
 
 
 def rotate_as_admin(conn: Connection, ctx: Ctx, name: str) -> IssuedParticipation:
@@ -140,12 +150,14 @@ def _rotate(
     reference: str | int,
     *,
     ttl: timedelta | None = None,
+    scope: Scope | None = None,
     actor: str,
 ) -> IssuedParticipation:
     participation = participations.get_token_holder(
         conn, locked_project.project_id, reference, host_id=locked_project.host_id
     )
-    generated = token_store.generate(conn, participation.id, ttl=ttl)
+    scope = scope or _find_scope_to_keep(conn, participation.id)
+    generated = token_store.generate(conn, participation.id, ttl=ttl, scope=scope)
     revoked = token_store.revoke_all(conn, [participation.id], except_token_id=generated.id)
     participations.join_current_lane(conn, locked_project.project_id, participation.id)
     participations.record_act(
@@ -157,13 +169,28 @@ def _rotate(
         participation.actor,
         token=generated.hint,
         revoked=revoked,
+        **audit.scope_detail(scope),
     )
     end_unauthorized_invites(conn, locked_project.owner_id, locked_project.project_id, participation.id, actor=actor)
-    return _build_issued(locked_project, participation, generated)
+    return _build_issued(locked_project, participation, generated, scope)
+
+
+def _find_scope_to_keep(conn: Connection, participation_id: int) -> Scope:
+    """Return the widest scope of the live tokens of a participation; of its newest token, if none is live."""
+    is_live = sa.func.bus_token_is_live(token.c.revoked_at, token.c.expires_at)
+    rank = sa.func.array_position(sa.literal(list(SCOPES), ARRAY(sa.Text)), token.c.scope)
+    query = (
+        sa.select(token.c.scope)
+        .where(token.c.participation_id == participation_id, is_pasted())
+        .order_by(is_live.desc(), sa.case((is_live, rank), else_=0).desc(), token.c.id.desc())
+        .limit(1)
+    )
+    scope: Scope | None = conn.execute(query).scalar_one_or_none()
+    return scope or FULL_SCOPE
 
 
 def _build_issued(
-    project: LockedProject, participation: Participation, generated: GeneratedToken
+    project: LockedProject, participation: Participation, generated: GeneratedToken, scope: Scope
 ) -> IssuedParticipation:
     return IssuedParticipation(
         participation_id=participation.id,
@@ -175,6 +202,7 @@ def _build_issued(
         lane=participation.granted_lane,
         is_admin=participation.is_admin,
         token=generated.text,
+        scope=scope,
     )
 
 
@@ -264,7 +292,7 @@ def list_tokens(conn: Connection, participation_id: int, *, before: int | None =
     ).label("state")
     columns = (token.c.created_at, token.c.last_used_at, token.c.expires_at, token.c.revoked_at, token.c.legacy)
     query = (
-        sa.select(token.c.id, token.c.hint, token.c.label, state, *columns)
+        sa.select(token.c.id, token.c.hint, token.c.label, token.c.scope, state, *columns)
         .where(token.c.participation_id == participation_id, is_pasted())
         .order_by(token.c.id.desc())
         .limit(limit)
@@ -308,7 +336,8 @@ def find_caller(conn: Connection, sha256: bytes) -> Ctx | None:
     """
     return conn.fetch_one_or_none_as(
         Ctx,
-        "SELECT p.project_id, p.id AS participation_id, p.participant_id, pj.owner_id, t.id AS token_id FROM token t"
+        "SELECT p.project_id, p.id AS participation_id, p.participant_id, pj.owner_id, t.id AS token_id,"
+        " t.scope, t.parent_id IS NOT NULL AS can_step_up FROM token t"
         " JOIN participation p ON p.id = t.participation_id JOIN project pj ON pj.id = p.project_id"
         " WHERE t.sha256 = %s",
         (sha256,),

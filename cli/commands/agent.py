@@ -33,6 +33,7 @@ for _agent_command in agent_calls.AGENT_COMMANDS:
 @click.option("--kind", type=click.Choice(["agent", "human"]), help="Default: agent.")
 @click.option("--lane", help="The lane it belongs to.")
 @click.option("--admin", "is_admin", is_flag=True, help="Make it a project-admin.")
+@click.option("--read-only", is_flag=True, help="Its token may only read.")
 @data_option
 @json_option
 def add_agent(
@@ -41,16 +42,27 @@ def add_agent(
     kind: str | None,
     lane: str | None,
     is_admin: bool,
+    read_only: bool,
     data: Path | None,
     as_json: bool,
 ) -> None:
     """Add an agent to a project and show its token, once."""
+    from bus.scopes import FULL_SCOPE
     from bus.tenancy import participations, projects
     from cli.database import transaction
 
     with transaction(data) as conn:
         project_id = projects.get_by_name(conn, project).id
-        issued = participations.join(conn, project_id, name, kind=kind, lane=lane, is_admin=is_admin, actor="cli")
+        issued = participations.join(
+            conn,
+            project_id,
+            name,
+            kind=kind,
+            lane=lane,
+            is_admin=is_admin,
+            scope="read" if read_only else FULL_SCOPE,
+            actor="cli",
+        )
     _emit_token(issued, "was added to", as_json=as_json)
 
 
@@ -62,7 +74,7 @@ def add_agent(
 def rotate_token(project: str, name: str, data: Path | None, as_json: bool) -> None:
     """Issue a new token for an agent and show it, once.
 
-    The older tokens of the agent stop working immediately.
+    The older tokens of the agent stop working immediately. The new one allows as much as they did.
     """
     from bus.tenancy import projects, tokens
     from cli.database import transaction
@@ -118,6 +130,8 @@ def list_agents(project: str, after: int, limit: int, data: Path | None, as_json
 
 
 def _emit_token(participation: "IssuedParticipation", verb_phrase: str, *, as_json: bool) -> None:
+    from bus import scopes
+
     value = {
         "project": participation.project,
         "name": participation.participant,
@@ -126,6 +140,7 @@ def _emit_token(participation: "IssuedParticipation", verb_phrase: str, *, as_js
         "lane": participation.lane,
         "is_admin": participation.is_admin,
         "token": participation.token,
+        "scope": scopes.to_oauth(participation.scope),
     }
     text = (
         f"{participation.actor} {verb_phrase} {participation.project}. "

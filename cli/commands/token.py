@@ -58,8 +58,10 @@ def _read_token(token_file: Path | None) -> str:
 
 def _check_status(conn: "Connection", text: str) -> dict[str, Any]:
     """Check whether the token works now, with the statement that authenticates every call of an agent."""
+    from bus import scopes
     from bus.errors import NotAuthenticated, OwnerSuspended
     from bus.rules.token_format import fingerprint, is_legacy_token, is_well_formed_token
+    from bus.scopes import FULL_SCOPE
     from bus.tenancy import participant_queries, tokens
 
     if not (is_well_formed_token(text) or is_legacy_token(text)):
@@ -78,7 +80,8 @@ def _check_status(conn: "Connection", text: str) -> dict[str, Any]:
         if state.revoked_at is None and state.expires_at is None:
             reason = "The agent of the token is no longer in the project."
         return _build_status(False, reason, **participant)
-    return _build_status(True, "The token works.", project=caller.project, actor=caller.actor, is_admin=caller.is_admin)
+    works = "The token works." if ctx.scope == FULL_SCOPE else f"The token works for {scopes.to_oauth(ctx.scope)}."
+    return _build_status(True, works, project=caller.project, actor=caller.actor, is_admin=caller.is_admin)
 
 
 def _build_status(ok: bool, reason: str, **facts: Any) -> dict[str, Any]:

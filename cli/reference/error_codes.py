@@ -28,7 +28,7 @@ Answers to a whole request, before or instead of an answer of the protocol:
 |---|---|---|
 | 400 | the request is not JSON-RPC, or headers and body disagree | correct the client |
 | 401 | no token, or one that is malformed, revoked, expired or unknown | check it with `llm-bus token check`; rotate it |
-| 403 | the owner is suspended (`{"error": "suspended due to non-payment"}`), or the Origin is not allowed | lift the suspension; add the origin to `ALLOWED_ORIGINS` |
+| 403 | the token does not allow the call (`{"error": "insufficient_scope"}`), the owner is suspended (`{"error": "suspended due to non-payment"}`), or the Origin is not allowed | sign in again or use another token; lift the suspension; add the origin to `ALLOWED_ORIGINS` |
 | 404 | another path | the endpoint is `/mcp` |
 | 405 | GET or DELETE: there are no sessions to open or end | use POST |
 | 406, 415 | Accept or Content-Type that cannot be served | accept JSON or an event stream; send `application/json` |

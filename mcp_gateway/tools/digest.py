@@ -11,8 +11,8 @@ from bus.db import Connection
 from mcp_gateway.tool_registry import tool
 
 
-# Not read-only: it moves the caller's cursor.
-@tool(reports_unread=False, batch="read", always_load=True)
+# Not read-only: it moves the caller's cursor. That is part of reading, so any token may.
+@tool(scope="read", reports_unread=False, batch="read", always_load=True)
 def whats_new(
     conn: Connection,
     ctx: Ctx,

@@ -13,7 +13,7 @@ from mcp_gateway.tool_registry import tool
 from mcp_gateway.tools.arguments import Label, Lane
 
 
-@tool(transaction=True, admin_only=True)
+@tool(transaction=True, scope="admin")
 def create_invite(
     conn: Connection,
     ctx: Ctx,

@@ -14,7 +14,8 @@ WaitKind = Literal["inbox", "acks", "lease", "task", "any"]
 DEFAULT_TIMEOUT_SECONDS = 25
 
 
-@tool(is_long_poll=True, always_load=True)
+# Waiting for a surface or a task keeps others waiting, so that needs a wider scope (bus/coordination/long_poll.py).
+@tool(scope="read", is_long_poll=True, always_load=True)
 def wait_for(
     conn: Connection,
     ctx: Ctx,

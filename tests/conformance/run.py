@@ -1,4 +1,4 @@
-"""The official MCP conformance suite against the real gateway: `make conformance`.
+"""The official MCP conformance suite against the real gateway and the authorization server: `make conformance`.
 
 npx runs it, with a downloaded Node where the machine has none that is recent enough; CONFORMANCE names another command
 that runs the suite. Exit code 1 if a scenario fails.
@@ -23,6 +23,7 @@ from mcp_gateway.app import Gateway
 from mcp_gateway.resources import RESOURCES, Resource
 from tests import factories, servers
 from tests.concurrency import wait_until_async
+from tests.conformance import authorization
 from tests.node import find_or_install_node
 
 _PACKAGE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
@@ -59,9 +60,12 @@ def main() -> int:
     try:
         with servers.cloned_database() as url:
             failed = asyncio.run(_run_suite(command, path, url))
+        with servers.cloned_database() as url:
+            failed += authorization.run(command, path, url)
     finally:
         started.stop()
-    print(f"{failed} of {sum(map(len, _SCENARIOS.values()))} scenarios failed." if failed else "All passed.")
+    total = sum(map(len, _SCENARIOS.values())) + len(authorization.SPEC_VERSIONS) * len(authorization.SCENARIOS)
+    print(f"{failed} of {total} scenarios failed." if failed else "All passed.")
     return 1 if failed else 0
 
 

@@ -84,9 +84,9 @@ def refresh(browser: Browser, refresh_token: str, /, **changed: str | None) -> T
     return request_token(browser, **fields)
 
 
-def connect(browser: Browser, **fields: str) -> dict[str, Any]:
+def connect(browser: Browser, path: str | None = None, **fields: str) -> dict[str, Any]:
     """Consent and exchange the code; return the answer with the tokens."""
-    answer = exchange(browser, read_answer(consent(browser, **fields))["code"])
+    answer = exchange(browser, read_answer(consent(browser, path, **fields))["code"])
     assert answer.status_code == 200, answer.text
     tokens: dict[str, Any] = answer.get_json()
     return tokens

@@ -8,20 +8,20 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from queue import Queue
 from typing import Any
-from urllib.parse import parse_qs, urljoin, urlsplit
+from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 import anyio
 import httpx2
 import pytest
 from mcp.client import Client
-from mcp.client.auth import OAuthClientProvider
+from mcp.client.auth import OAuthClientProvider, OAuthFlowError
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 from playwright.sync_api import Browser
 
 from bus.auth import login_links
 from bus.db import Database
-from bus.tenancy import client_grants
+from bus.tenancy import client_grants, tokens
 from bus.tenancy.owners import Owner
 from bus.tenancy.projects import Project
 from tests import servers
@@ -132,7 +132,7 @@ async def connecting(
 
     async def receive() -> AuthorizationCodeResult:
         answer = {name: value for name, (value,) in parse_qs(urlsplit(came_back[-1]).query).items()}
-        return AuthorizationCodeResult(code=answer["code"], state=answer["state"], iss=answer["iss"])
+        return AuthorizationCodeResult(code=answer["code"], state=answer["state"], iss=answer.get("iss"))
 
     provider = OAuthClientProvider(
         service.mcp_url,
@@ -192,6 +192,74 @@ def test_the_sdk_connects_refreshes_and_feels_a_revocation_at_once(service: Serv
         assert refused.headers["www-authenticate"].startswith("Bearer resource_metadata=")
 
 
+def test_the_sdk_steps_up_when_a_call_is_beyond_its_scope(service: Service, db: Database, team: Team) -> None:
+    storage = MemoryStorage()
+    with db.transaction() as conn:
+        target = str(make_agent(conn, team.project, is_admin=True).ctx.participation_id)
+    # The owner first grants less than the client asks for, and then all of it.
+    first = script_consent(service, db, team.owner, target=target, scope="read")
+    later = script_consent(service, db, team.owner, target=target)
+    requested: list[str] = []
+
+    def open_address(address: str) -> str:
+        requested.extend(parse_qs(urlsplit(address).query)["scope"])
+        return first(address) if len(requested) == 1 else later(address)
+
+    async def work() -> None:
+        async with connecting(service, storage, open_address) as (client, _):
+            assert (await whoami(client))["scope"] == "bus:read"
+            # It sees what it could be granted.
+            assert "admin_provision" in {tool.name for tool in (await client.list_tools()).tools}
+            claimed = await client.call_tool("claim", {"sequence": "adr"})
+            assert claimed.structured_content["number"] == 1
+            assert (await whoami(client))["scope"] == "bus:read bus:write"
+            added = await client.call_tool("admin_provision", {"participant_name": "another"})
+            assert added.structured_content["participant"] == "another"
+
+    anyio.run(work)
+    assert [set(scope.split()) for scope in requested] == [
+        {"bus:read", "bus:write"},
+        {"bus:read", "bus:write"},
+        {"bus:read", "bus:write", "bus:admin"},
+    ]
+
+
+@pytest.mark.parametrize("iss", ["https://other.example.org", None])
+def test_the_sdk_takes_no_code_of_another_issuer(service: Service, db: Database, team: Team, iss: str | None) -> None:
+    """A mix-up: the answer of another server, or one whose issuer was removed, is not exchanged."""
+    consent = script_consent(service, db, team.owner)
+
+    def mix_up(address: str) -> str:
+        returned = urlsplit(consent(address))
+        answer = parse_qs(returned.query)
+        assert answer.pop("iss") == [service.web_url]
+        named = {} if iss is None else {"iss": [iss]}
+        return returned._replace(query=urlencode({**answer, **named}, doseq=True)).geturl()
+
+    async def work() -> None:
+        async with connecting(service, MemoryStorage(), mix_up) as (client, _):
+            await whoami(client)
+
+    with pytest.RaisesGroup(pytest.RaisesExc(OAuthFlowError, match="iss"), flatten_subgroups=True):
+        anyio.run(work)
+    with db.connection() as conn:
+        used = conn.fetch_all("SELECT code_used_at FROM client_grant WHERE owner_id = %s", (team.owner.id,))
+    assert used == [(None,)]
+
+
+def test_a_call_beyond_its_scope_names_what_to_ask_for(service: Service, db: Database, team: Team) -> None:
+    with db.transaction() as conn:
+        agent = make_agent(conn, team.project)
+        issued = tokens.add(conn, team.project.id, agent.label, scope="read", actor="web")
+    metadata_url = service.mcp_url.removesuffix("/mcp") + "/.well-known/oauth-protected-resource/mcp"
+    with closing(McpClient(service.mcp_url, issued.token)) as caller:
+        refused = caller.call("claim", sequence="adr")
+    assert refused.status == 403
+    assert refused.headers["www-authenticate"] == (
+        f'Bearer error="insufficient_scope", scope="bus:read bus:write", resource_metadata="{metadata_url}"'
+    )
+
+
 def test_the_sdk_registers_where_it_has_no_document(service: Service, db: Database, team: Team) -> None:
     storage = MemoryStorage()
 
@@ -209,7 +277,9 @@ def test_metadata_and_challenges_lead_from_the_endpoint_to_the_web(service: Serv
     unauthorized = httpx2.post(service.mcp_url, json={})
     metadata_url = f"{base}/.well-known/oauth-protected-resource/mcp"
     assert unauthorized.status_code == 401
-    assert unauthorized.headers.get_list("WWW-Authenticate") == [f'Bearer resource_metadata="{metadata_url}"']
+    assert unauthorized.headers.get_list("WWW-Authenticate") == [
+        f'Bearer resource_metadata="{metadata_url}", scope="bus:read bus:write"'
+    ]
     for path in ("/mcp", ""):
         answer = httpx2.get(f"{base}/.well-known/oauth-protected-resource{path}")
         assert answer.headers["Access-Control-Allow-Origin"] == "*"

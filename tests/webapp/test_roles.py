@@ -109,6 +109,7 @@ _OWN = {
     "connected_clients",
     "credentials",
     "credits",
+    "device",
     "handle",
     "inbox",
     "participants",

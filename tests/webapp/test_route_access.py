@@ -133,6 +133,7 @@ def test_views_without_csrf_protection_are_the_listed_ones(site: WebApp) -> None
         ("GET", "/.well-known/oauth-authorization-server"),
         ("GET", "/.well-known/oauth-protected-resource"),
         ("GET", "/.well-known/oauth-protected-resource/mcp"),
+        ("POST", "/oauth/device_authorization"),
         ("POST", "/oauth/register"),
         ("POST", "/oauth/revoke"),
         ("POST", "/oauth/token"),

@@ -46,6 +46,7 @@ _REFUSED = {
     "account.link_proxy",
     "account.use_email",
     "authorize.decide",
+    "device.decide",
     "email_links.use_confirmation",
     "handoffs.ack",
     "handoffs.create",
@@ -81,6 +82,7 @@ _REFUSED = {
 _WITHOUT_SESSION = {
     "email_links.use_unsubscription",
     "join.redeem",
+    "oauth_endpoints.authorize_device",
     "oauth_endpoints.register",
     "oauth_endpoints.revoke",
     "oauth_endpoints.token",

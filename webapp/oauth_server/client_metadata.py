@@ -4,6 +4,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
+from authlib.oauth2.rfc8628 import DEVICE_CODE_GRANT_TYPE
+
 from bus.limits import MAX_LABEL_LENGTH
 from bus.rules import validation
 from webapp.oauth_server import redirect_uris
@@ -33,11 +35,13 @@ class ClientMetadata:
 
     Attributes:
         name: as the client calls itself, on one line; empty if it has no name.
-        redirect_uris: at least one.
+        redirect_uris: at least one, unless the client uses device codes alone.
+        uses_device_codes: whether it may ask for access of a machine without a browser.
     """
 
     name: str
     redirect_uris: list[str]
+    uses_device_codes: bool
 
 
 def read(data: Any) -> ClientMetadata:
@@ -48,8 +52,12 @@ def read(data: Any) -> ClientMetadata:
     """
     if not isinstance(data, dict):
         raise InvalidClientMetadata("The metadata of a client is a JSON object.")
-    uris = data.get("redirect_uris")
-    if not isinstance(uris, list) or not 0 < len(uris) <= MAX_REDIRECT_URIS:
+    grant_types = data.get("grant_types")
+    listed = grant_types if isinstance(grant_types, list) else []
+    uses_device_codes = DEVICE_CODE_GRANT_TYPE in listed
+    is_redirected = not uses_device_codes or "authorization_code" in listed or bool(data.get("redirect_uris"))
+    uris = data.get("redirect_uris") if is_redirected else []
+    if not isinstance(uris, list) or len(uris) > MAX_REDIRECT_URIS or (is_redirected and not uris):
         raise InvalidClientMetadata(
             f"redirect_uris must be a list of 1 to {MAX_REDIRECT_URIS} addresses.", "invalid_redirect_uri"
         )
@@ -64,10 +72,11 @@ def read(data: Any) -> ClientMetadata:
         raise InvalidClientMetadata(
             f"redirect_uris have more than {MAX_TOTAL_LENGTH} characters together.", "invalid_redirect_uri"
         )
-    _require_member(data, "grant_types", "authorization_code")
-    _require_member(data, "response_types", "code")
+    if is_redirected:
+        _require_member(data, "grant_types", "authorization_code")
+        _require_member(data, "response_types", "code")
     name = data.get("client_name")
-    return ClientMetadata(_clean_name(name) if isinstance(name, str) else "", uris)
+    return ClientMetadata(_clean_name(name) if isinstance(name, str) else "", uris, uses_device_codes)
 
 
 def _require_member(data: dict[str, Any], name: str, member: str) -> None:

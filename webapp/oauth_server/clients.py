@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from authlib.oauth2.rfc6749 import ClientMixin
+from authlib.oauth2.rfc8628 import DEVICE_CODE_GRANT_TYPE
 from werkzeug.exceptions import TooManyRequests
 
 from bus.limits import MAX_LABEL_LENGTH
@@ -21,7 +22,7 @@ _DOCUMENTS_PER_MINUTE = 20
 # Documents that a process fetches at the same time: a slow server, or a slow name server, holds a thread.
 _fetch_slots = threading.BoundedSemaphore(4)
 _RETRY_SECONDS = 5
-_GRANT_TYPES = ("authorization_code", "refresh_token")
+_GRANT_TYPES = ("authorization_code", "refresh_token", DEVICE_CODE_GRANT_TYPE)
 
 
 class UnknownClient(Exception):
@@ -42,9 +43,9 @@ class PublicClient(ClientMixin):  # type: ignore[misc]
     def get_default_redirect_uri(self) -> None:
         """None: a request names it."""
 
-    def get_allowed_scope(self, _scope: str | None) -> str:
-        """None are distinguished yet."""
-        return ""
+    def get_allowed_scope(self, scope: str | None) -> str:
+        """What it may ask for; an owner decides."""
+        return scope or ""
 
     def check_redirect_uri(self, redirect_uri: str) -> bool:
         """Whether it may be sent back there."""
@@ -89,4 +90,11 @@ def find(client_id: str) -> OAuthClient:
         _fetch_slots.release()
     name = metadata.name or (urlsplit(client_id).hostname or "")[:MAX_LABEL_LENGTH]
     with transaction() as conn:
-        return oauth_clients.store_document(conn, client_id, name, metadata.redirect_uris, ttl=lifetime)
+        return oauth_clients.store_document(
+            conn,
+            client_id,
+            name,
+            metadata.redirect_uris,
+            ttl=lifetime,
+            uses_device_codes=metadata.uses_device_codes,
+        )

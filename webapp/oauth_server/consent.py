@@ -4,30 +4,36 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
+from flask import Response, make_response, render_template
 from flask_wtf import FlaskForm
 from wtforms import SelectChoice, SelectField
 from wtforms.validators import InputRequired
 
-from bus import limits
+from bus import limits, scopes
 from bus.db import Connection
+from bus.scopes import DEFAULT_CLIENT_SCOPE, FULL_SCOPE
 from bus.tenancy import client_grants, oauth_clients, participant_queries
 from bus.tenancy.client_grants import ConsentRequest
 from bus.tenancy.oauth_clients import OAuthClient
 from bus.tenancy.owners import Owner
 from bus.tenancy.participant_queries import ConsentChoice
-from webapp.forms import optional_text_field, select_choices
+from webapp.context import connection
+from webapp.forms import optional_text_field, scope_choices, scope_field, select_choices
+from webapp.oauth_server.client_documents import is_document_url
 
 _NEW = "new-"
 _MAX_SUGGESTION_LENGTH = 40
 
 
 class ConsentForm(FlaskForm):  # type: ignore[misc]
-    """As whom a client acts, and for how long."""
+    """As whom a client acts, with which rights, and for how long."""
 
     target = SelectField("Acts as", validators=[InputRequired()])
     name = optional_text_field("Name, if new", limits.MAX_LABEL_LENGTH)
     lane = optional_text_field("Lane, if new", limits.MAX_LABEL_LENGTH)
+    scope = scope_field(default=DEFAULT_CLIENT_SCOPE)
     lives = SelectField(
         "Access ends",
         choices=select_choices(
@@ -53,6 +59,19 @@ class ConsentOptions:
     default_target: str
     default_name: str
     lanes: Sequence[str]
+
+
+def limit_scope(form: ConsentForm, requested: str, *, is_new: bool = False) -> None:
+    """Offer no wider scope than a client asks for; one that asks for none that is known leaves the choice to the owner.
+
+    Args:
+        requested: the parameter `scope` of its request.
+        is_new: whether the form is shown for the first time, so that what the client asks for is preselected.
+    """
+    limit = scopes.find_widest(requested.split())
+    form.scope.choices = scope_choices(limit or FULL_SCOPE)
+    if is_new and limit is not None:
+        form.scope.data = limit
 
 
 def find_options(conn: Connection, owner: Owner, client: OAuthClient) -> ConsentOptions:
@@ -94,16 +113,23 @@ def record(
     owner: Owner,
     client: OAuthClient,
     form: ConsentForm,
-    redirect_uri: str,
+    *,
     resource: str,
-    challenge: str,
+    redirect_uri: str | None = None,
+    challenge: str | None = None,
+    device_sha256: bytes | None = None,
 ) -> str:
     """Record the consent of an owner; return the authorization code.
 
+    Args:
+        redirect_uri, challenge: of the authorization request.
+        device_sha256: the SHA-256 of the device code, in place of these two.
     Raises:
         BusError: as `client_grants.connect_participant` and `connect_new_participant`.
     """
-    request = ConsentRequest(client.client_id, client.name, redirect_uri, resource, challenge)
+    request = ConsentRequest(
+        client.client_id, client.name, redirect_uri, resource, challenge, form.scope.data, device_sha256
+    )
     ttl = timedelta(days=int(form.lives.data)) if form.lives.data else None
     oauth_clients.keep(conn, client)
     if not form.target.data.startswith(_NEW):
@@ -122,6 +148,36 @@ def record(
     )
 
 
-def names_new_participant(form: ConsentForm) -> bool:
-    """Whether the client is to act as a new participant."""
-    return str(form.target.data).startswith(_NEW)
+def validate(form: ConsentForm) -> bool:
+    """Validate a form that was submitted: a new participant needs a name."""
+    if not form.validate():
+        return False
+    if str(form.target.data).startswith(_NEW) and not form.name.data:
+        form.name.errors = ["A new participant needs a name."]
+        return False
+    return True
+
+
+def show(owner: Owner, client: OAuthClient, form: ConsentForm | None, requested_scope: str, **values: Any) -> Response:
+    """Render the consent page.
+
+    Args:
+        form: one that was submitted and is not valid; None shows the page for the first time.
+        requested_scope: the parameter `scope` of the request.
+        values: `target`, where the client will be sent back, or `user_code`, which its machine shows.
+    """
+    with connection() as conn:
+        choices = find_options(conn, owner, client)
+    if form is None:
+        form = ConsentForm(formdata=None, target=choices.default_target, name=choices.default_name)
+        form.target.choices = list(choices.choices)
+        limit_scope(form, requested_scope, is_new=True)
+    page = render_template(
+        "authorize/show.html",
+        client=client,
+        is_document=is_document_url(client.client_id),
+        form=form,
+        lanes=choices.lanes,
+        **values,
+    )
+    return make_response(page)

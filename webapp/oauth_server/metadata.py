@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from authlib.oauth2.rfc8628 import DEVICE_CODE_GRANT_TYPE
 from flask import url_for
 
+from bus import scopes
 from webapp.context import addresses, options
 
 
@@ -17,10 +19,12 @@ def build() -> dict[str, Any]:
         "authorization_endpoint": f"{issuer}{url_for('authorize.show')}",
         "token_endpoint": f"{issuer}{url_for('oauth_endpoints.token')}",
         "revocation_endpoint": f"{issuer}{url_for('oauth_endpoints.revoke')}",
+        "device_authorization_endpoint": f"{issuer}{url_for('oauth_endpoints.authorize_device')}",
         **(registration if options().oauth_registration else {}),
         "response_types_supported": ["code"],
+        "scopes_supported": scopes.to_oauth_list(),
         "response_modes_supported": ["query"],
-        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "grant_types_supported": ["authorization_code", "refresh_token", DEVICE_CODE_GRANT_TYPE],
         "token_endpoint_auth_methods_supported": ["none"],
         "revocation_endpoint_auth_methods_supported": ["none"],
         "code_challenge_methods_supported": ["S256"],

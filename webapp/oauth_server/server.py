@@ -21,11 +21,14 @@ from authlib.oauth2.rfc9207.parameter import IssuerParameter
 from flask import Request, Response
 from werkzeug.datastructures import MultiDict
 
+from bus import scopes
 from bus.config.settings import strip_default_port
 from bus.db import Connection
 from bus.tenancy import client_grants
 from bus.tenancy.client_grants import ClientGrant
 from webapp.oauth_server.clients import PublicClient
+from webapp.oauth_server.device_codes import DeviceGrant
+from webapp.oauth_server.granted_connection import GrantedConnection
 
 _CHALLENGE_LENGTH = 43
 # At the level DEBUG Authlib logs the tokens that it issues.
@@ -37,36 +40,6 @@ class InvalidTargetError(OAuth2Error):  # type: ignore[misc]
 
     error = "invalid_target"
     description = "Tokens are issued for the MCP endpoint of this server only."
-
-
-@dataclass(frozen=True)
-class GrantedConnection:
-    """A locked connection as Authlib's code, refresh token, and user.
-
-    Attributes:
-        refresh_token: the one that was presented; None for a code.
-    """
-
-    grant: ClientGrant
-    refresh_token: str | None = None
-    code_challenge_method: str = "S256"
-
-    @property
-    def code_challenge(self) -> str:
-        """The challenge of the authorization request."""
-        return self.grant.code_challenge
-
-    def get_redirect_uri(self) -> str:
-        """Where the client was sent back with the code."""
-        return self.grant.redirect_uri
-
-    def get_scope(self) -> str:
-        """None are distinguished yet."""
-        return ""
-
-    def check_client(self, client: PublicClient) -> bool:
-        """Whether it was granted to this client."""
-        return self.grant.client_id == client.client_id
 
 
 @dataclass(frozen=True)
@@ -140,6 +113,7 @@ class AuthorizationServer(BaseServer):  # type: ignore[misc]
         self.register_token_generator("default", self._issue_tokens)
         self.register_grant(_CodeGrant, [_RequiredS256()])
         self.register_grant(_RefreshGrant)
+        self.register_grant(DeviceGrant)
         self.register_endpoint(_Revocation)
         self.register_extension(self._issuer_parameter)
 
@@ -190,13 +164,15 @@ class AuthorizationServer(BaseServer):  # type: ignore[misc]
         assert self.conn is not None
         return self.conn
 
-    def _issue_tokens(self, *, user: GrantedConnection, **_kwargs: Any) -> dict[str, Any]:
-        issued = client_grants.issue_tokens(self.connection(), user.grant, user.refresh_token)
+    def _issue_tokens(self, *, user: GrantedConnection, scope: str, **_kwargs: Any) -> dict[str, Any]:
+        requested = scopes.find_widest(scope.split())
+        issued = client_grants.issue_tokens(self.connection(), user.grant, user.refresh_token, scope=requested)
         return {
             "access_token": issued.access_token,
             "token_type": "Bearer",
             "expires_in": issued.expires_in_seconds,
             "refresh_token": issued.refresh_token,
+            "scope": scopes.to_oauth(issued.scope),
         }
 
 
@@ -243,7 +219,10 @@ class _CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]
 
     def query_authorization_code(self, code: str, client: PublicClient) -> GrantedConnection | None:
         grant = client_grants.lock_by_code(self.server.connection(), code)
-        return None if grant is None or grant.client_id != client.client_id else GrantedConnection(grant)
+        if grant is None or grant.client_id != client.client_id or grant.code_challenge is None:
+            # The last: a device code, which no challenge protects here.
+            return None
+        return GrantedConnection(grant)
 
     def authenticate_user(self, authorization_code: GrantedConnection) -> GrantedConnection:
         return authorization_code
@@ -270,12 +249,14 @@ class _RefreshGrant(RefreshTokenGrant):  # type: ignore[misc]
     def revoke_old_credential(self, _refresh_token: GrantedConnection) -> None:
         pass
 
-    def _validate_token_scope(self, _token: GrantedConnection) -> None:
-        pass
-
 
 class _Revocation(RevocationEndpoint):  # type: ignore[misc]
     CLIENT_AUTH_METHODS = ("none",)
+
+    def check_params(self, request: ServerRequest, _client: PublicClient) -> None:
+        # A hint that is unknown is ignored (RFC 7009, 2.1); Authlib would refuse it.
+        if "token" not in request.form:
+            raise InvalidRequestError("Send the token to revoke as token.")
 
     def query_token(self, token: str, _hint: str | None) -> _RevocableToken | None:
         conn = self.server.connection()

@@ -10,7 +10,6 @@ from webapp.auth import current_owner
 from webapp.blueprints import OwnerBlueprint, no_store
 from webapp.context import addresses, connection, options, settings, show_refusal_on_form, transaction
 from webapp.oauth_server import clients, consent, redirect_uris
-from webapp.oauth_server.client_documents import is_document_url
 from webapp.oauth_server.clients import PublicClient, UnknownClient
 from webapp.oauth_server.consent import ConsentForm
 from webapp.oauth_server.server import AuthorizationServer, ServerRequest
@@ -99,8 +98,9 @@ def decide() -> Response:
     owner, form = current_owner(), ConsentForm()
     with connection() as conn:
         form.target.choices = list(consent.find_options(conn, owner, authorization.client).choices)
+    consent.limit_scope(form, request.args.get("scope", ""))
     code = ""
-    if form.validate() and _has_name(form):
+    if consent.validate(form):
         with show_refusal_on_form(form, default_field="target"), transaction() as conn:
             code = consent.record(
                 conn,
@@ -118,13 +118,6 @@ def decide() -> Response:
     return authorization.respond(code)
 
 
-def _has_name(form: ConsentForm) -> bool:
-    if consent.names_new_participant(form) and not form.name.data:
-        form.name.errors = ["A new participant needs a name."]
-        return False
-    return True
-
-
 def _find_client(client_id: str) -> OAuthClient:
     try:
         return clients.find(client_id)
@@ -133,18 +126,10 @@ def _find_client(client_id: str) -> OAuthClient:
 
 
 def _render(authorization: _Authorization, form: ConsentForm | None) -> Response:
-    client = authorization.client
-    with connection() as conn:
-        choices = consent.find_options(conn, current_owner(), client)
-    if form is None:
-        form = ConsentForm(formdata=None, target=choices.default_target, name=choices.default_name)
-        form.target.choices = list(choices.choices)
-    page = render_template(
-        "authorize/show.html",
-        client=client,
-        is_document=is_document_url(client.client_id),
+    return consent.show(
+        current_owner(),
+        authorization.client,
+        form,
+        request.args.get("scope", ""),
         target=redirect_uris.describe(authorization.redirect_uri),
-        form=form,
-        lanes=choices.lanes,
     )
-    return make_response(page)

@@ -1,19 +1,21 @@
-"""The endpoints of the authorization server that programs call: metadata, tokens, revocation, registration."""
+"""The endpoints of the authorization server that programs call: metadata, tokens, devices, revocation, registration."""
 
 import time
 from typing import Any
 
 import msgspec
-from flask import Request, Response, abort, jsonify, request
+from authlib.oauth2 import OAuth2Error
+from authlib.oauth2.rfc8628 import DEVICE_CODE_GRANT_TYPE
+from flask import Request, Response, abort, jsonify, request, url_for
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import NotFound
 
 from bus.client_setup import RESOURCE_METADATA_PATH, resource_metadata
 from bus.config.settings import serves_oauth
-from bus.tenancy import oauth_clients
+from bus.tenancy import device_authorizations, oauth_clients
 from webapp.blueprints import PublicBlueprint, api_view, no_store
 from webapp.context import addresses, options, settings, transaction
-from webapp.oauth_server import client_metadata, metadata
+from webapp.oauth_server import client_metadata, device_codes, metadata
 from webapp.oauth_server.client_metadata import InvalidClientMetadata
 from webapp.oauth_server.server import AuthorizationServer, ServerRequest
 from webapp.ratelimit import client_address, enforce_rate_limit
@@ -21,6 +23,7 @@ from webapp.ratelimit import client_address, enforce_rate_limit
 blueprint = PublicBlueprint("oauth_endpoints")
 
 _REGISTRATIONS_PER_MINUTE = 10
+_DEVICE_REQUESTS_PER_MINUTE = 10
 
 
 @blueprint.before_request
@@ -68,6 +71,27 @@ def token() -> Response:
     return response
 
 
+@blueprint.post("/oauth/device_authorization")
+@api_view
+@no_store
+def authorize_device() -> Response | tuple[Response, int]:
+    """Begin the authorization of a machine without a browser (RFC 8628)."""
+    enforce_rate_limit("oauth-device", client_address(), _DEVICE_REQUESTS_PER_MINUTE)
+    server = AuthorizationServer(addresses().web_url, addresses().mcp_url)
+    try:
+        begun = device_codes.begin(server, _read_form(request))
+    except OAuth2Error as error:
+        return jsonify(dict(error.get_body())), 400
+    return jsonify(
+        device_code=begun.device_code,
+        user_code=begun.user_code,
+        verification_uri=f"{addresses().web_url}{url_for('device.show')}",
+        verification_uri_complete=f"{addresses().web_url}{url_for('device.show', user_code=begun.user_code)}",
+        expires_in=int(device_authorizations.TTL.total_seconds()),
+        interval=device_authorizations.POLL_INTERVAL_SECONDS,
+    )
+
+
 @blueprint.post("/oauth/revoke")
 @api_view
 @no_store
@@ -93,15 +117,24 @@ def register() -> tuple[Response, int]:
     except InvalidClientMetadata as error:
         return jsonify(error=error.error, error_description=error.message), 400
     with transaction() as conn:
-        client = oauth_clients.register(conn, described.name or "Unnamed client", described.redirect_uris)
+        client = oauth_clients.register(
+            conn,
+            described.name or "Unnamed client",
+            described.redirect_uris,
+            uses_device_codes=described.uses_device_codes,
+        )
     return (
         jsonify(
             client_id=client.client_id,
             client_id_issued_at=int(time.time()),
             client_name=client.name,
             redirect_uris=client.redirect_uris,
-            grant_types=["authorization_code", "refresh_token"],
-            response_types=["code"],
+            grant_types=[
+                *(["authorization_code"] if client.redirect_uris else []),
+                *([DEVICE_CODE_GRANT_TYPE] if client.uses_device_codes else []),
+                "refresh_token",
+            ],
+            response_types=["code"] if client.redirect_uris else [],
             token_endpoint_auth_method="none",  # noqa: S106 - the name of a method
         ),
         201,

@@ -28,7 +28,14 @@ from webapp.blueprints import (
     see_other,
 )
 from webapp.context import connection, redirect_on_refusal, show_refusal_on_form, transaction
-from webapp.forms import ADMIN_DESCRIPTION, kind_field, optional_text_field, required_text_field, token_lifetime_field
+from webapp.forms import (
+    ADMIN_DESCRIPTION,
+    kind_field,
+    optional_text_field,
+    required_text_field,
+    scope_field,
+    token_lifetime_field,
+)
 from webapp.one_time_credentials import store_token
 from webapp.pagination import PAGE_SIZE, current_url, query_int
 from webapp.suspension import allowed_while_suspended
@@ -48,6 +55,7 @@ class AddParticipantForm(FlaskForm):  # type: ignore[misc]
         "Lane", limits.MAX_LABEL_LENGTH, description="Its area of work, e.g. review. Posts to a lane reach its members."
     )
     is_admin = BooleanField("Project-admin", description=ADMIN_DESCRIPTION)
+    scope = scope_field()
     lives = token_lifetime_field("Token expires")
 
 
@@ -64,6 +72,7 @@ class TokenForm(FlaskForm):  # type: ignore[misc]
     """An additional token."""
 
     label = optional_text_field("Label", limits.MAX_LABEL_LENGTH, description="To recognize it later, e.g. laptop.")
+    scope = scope_field()
     lives = token_lifetime_field("Expires")
 
 
@@ -109,6 +118,7 @@ def create() -> BaseResponse | tuple[str, int]:
                 is_admin=form.is_admin.data,
                 ttl=_token_ttl(form.lives.data),
                 member_id=current_owner().id,
+                scope=form.scope.data,
                 actor=current_owner().handle,
             )
             key = store_token(conn, issued, project.id)
@@ -176,6 +186,7 @@ def add_token(participation_id: int) -> BaseResponse | tuple[str, int]:
                 label=form.label.data or "",
                 ttl=_token_ttl(form.lives.data),
                 member_id=current_owner().id,
+                scope=form.scope.data,
                 actor=current_owner().handle,
             )
             key = store_token(conn, issued, project.id)

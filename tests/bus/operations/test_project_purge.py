@@ -18,8 +18,8 @@ _KEPT_TABLES = {
     # Bills, messages to the owner, and the record of the purge itself.
     "credit_account", "credit_entry", "credit_usage", "notice", "audit",
     # Of the service.
-    "oauth_client", "event_count", "service_stats", "service_sample", "price", "metering", "job", "job_run",
-    "job_request", "process",
+    "oauth_client", "device_authorization", "event_count", "service_stats", "service_sample", "price", "metering",
+    "job", "job_run", "job_request", "process",
 }  # fmt: skip
 
 

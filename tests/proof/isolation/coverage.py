@@ -20,6 +20,8 @@ EXEMPT = {
     "bus.notifications.mail_addresses.confirm": "by a signed link: tests/webapp/test_email_links.py",
     "bus.notifications.mail_addresses.unsubscribe": "by a signed link: tests/webapp/test_email_links.py",
     "bus.tenancy.client_grants.disconnect": "by owner and id: tests/bus/tenancy/test_client_grants.py",
+    "bus.tenancy.device_authorizations.decide": "by the code of the client: tests/webapp/test_device_authorization.py",
+    "bus.tenancy.device_authorizations.lock_by_user_code": "by the code of the client, as decide",
     "bus.tenancy.oauth_clients.register": "belongs to no tenant: tests/webapp/test_oauth_metadata.py",
     "bus.tenancy.owners.rename": "handles are public and of the whole service: tests/bus/tenancy/test_owner_handles.py",
     "bus.operations.jobs.request_run": "of the service: tests/bus/operations/test_jobs.py",

@@ -14,6 +14,7 @@ GLOBAL_TABLES = frozenset(
         "job_run",
         "metering",
         "oauth_client",
+        "device_authorization",
         "price",
         "process",
         "sealed",
