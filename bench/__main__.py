@@ -27,6 +27,7 @@ from bench.scenarios import (
     mixed,
     pages,
     push,
+    search,
     sessions,
     soak,
     solo,
@@ -59,11 +60,12 @@ SCENARIOS: dict[str, Callable[[Harness], Result]] = {
     "wake": wake.run,
     "old-snapshot": idle.run_old_snapshot,
     "storage": storage.run,
+    "search": search.run,
     "soak": soak.run,
 }
 # Scenarios that cannot be shortened; only a full run includes them.
 _SLOW_SCENARIOS = (
-    "boards", "push", "sessions", "wake", "fair", "layers", "solo", "idle", "old-snapshot", "storage", "soak",
+    "boards", "push", "sessions", "wake", "fair", "layers", "solo", "idle", "old-snapshot", "storage", "search", "soak",
 )  # fmt: skip
 _SCENARIO_HELP = "\b\n" + "\n".join(
     f"{name:<14}{(run.__doc__ or '').partition('.')[0]}" for name, run in SCENARIOS.items()

@@ -33,6 +33,7 @@ class Effort:
         page_projects, page_samples: the projects of the owner in `pages`, and the requests per page.
         board_seconds: the duration of each phase of `boards`.
         storage_events: the events of the history in `storage`.
+        search_posts, search_samples: the posts of the project in `search`, and the queries.
     """
 
     name: str
@@ -58,6 +59,8 @@ class Effort:
     page_samples: int
     board_seconds: float
     storage_events: int
+    search_posts: int
+    search_samples: int
 
 
 FULL = Effort(
@@ -84,6 +87,8 @@ FULL = Effort(
     page_samples=30,
     board_seconds=20.0,
     storage_events=100_000,
+    search_posts=1_000_000,
+    search_samples=500,
 )
 QUICK = Effort(
     "quick",
@@ -109,6 +114,8 @@ QUICK = Effort(
     page_samples=8,
     board_seconds=4.0,
     storage_events=10_000,
+    search_posts=20_000,
+    search_samples=100,
 )
 
 

@@ -29,6 +29,7 @@ HELP_PAGES = {
     "participants": ("howto/admin", "names"),
     "project_participants": ("howto/connect", None),
     "project_settings": ("howto/jobs", "overdue-handoffs"),
+    "projects": ("howto/admin", "pages"),
     "refs": ("howto/admin", "texts-and-references"),
     "search": ("howto/admin", "search"),
     "share_links": ("howto/admin", "sharing-a-board"),
