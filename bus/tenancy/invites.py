@@ -14,7 +14,7 @@ from bus.rules import token_format, validation
 from bus.rules.enums import MEMBER_ROLES
 from bus.tenancy import audit, authentication, memberships, owners, participants, participations
 from bus.tenancy.invite_authority import may_still_invite
-from bus.tenancy.suspension import require_active_owner
+from bus.tenancy.suspension import refuse_suspended_lead, require_active_owner
 from bus.tenancy.tables import invite, invite_redemption, project
 
 
@@ -399,4 +399,5 @@ def revoke_for_person(conn: Connection, project_id: int, invite_id: int, *, acti
     if row is None or acting_role is None:
         raise NotFound("invite")
     memberships.require_managed_role(acting_role, row.role)
+    refuse_suspended_lead(conn, project_id, acting_owner_id)
     return revoke(conn, project_id, invite_id, actor=actor)

@@ -19,6 +19,7 @@ from bus.rules.member_rights import OWNER, managed_roles
 from bus.tenancy import participations
 from bus.tenancy.invite_authority import end_unauthorized_invites
 from bus.tenancy.participations import LockedProject, Participation
+from bus.tenancy.suspension import refuse_suspended_lead
 from bus.tenancy.tables import membership
 
 MAX_LISTED = 200
@@ -175,7 +176,8 @@ def remove(conn: Connection, project_id: int, owner_id: int, *, acting_owner_id:
     """Remove a member from a project, or leave it, with all participants of the member there.
 
     Tokens are revoked, lanes left, live leases released, and unfinished tasks return to the queue. What was posted
-    stays under its name. It works in an archived project and while an owner is suspended.
+    stays under its name. It works in an archived project and while an owner is suspended, except for a suspended lead
+    who removes others.
 
     Args:
         acting_owner_id: the owner who removes it, whose role is read under the lock; the member itself to leave.
@@ -207,6 +209,7 @@ def _lock_managed(conn: Connection, project_id: int, owner_id: int, acting_owner
         raise BusError("forbidden", "The owner of a project stays in it; archive or delete the project instead.")
     if owner_id != acting_owner_id:
         require_managed_role(acting_role, role)
+        refuse_suspended_lead(conn, project_id, acting_owner_id)
     return participations.lock_project_owner(conn, project_id, grants=False, member_id=owner_id), role
 
 

@@ -211,6 +211,13 @@ def rename(conn: Connection, owner_id: int, handle: str, *, actor: str) -> bool:
             )
     conn.execute(sa.update(owner).where(owner.c.id == owner_id).values(handle=chosen))
     audit.record(conn, owner_id, actor, "owner.rename", chosen, before=before)
+    for project_id, host_id in conn.fetch_all(
+        "SELECT pj.id, pj.owner_id FROM membership m JOIN project pj ON pj.id = m.project_id"
+        " WHERE m.owner_id = %s AND pj.purging_at IS NULL ORDER BY pj.id",
+        (owner_id,),
+    ):
+        # For the owners of the projects in which the handle is seen.
+        audit.record(conn, host_id, actor, "owner.rename", chosen, project_id=project_id, before=before)
     _notify_projects(conn, owner_id)
     return True
 

@@ -8,7 +8,7 @@ from bus.db import Connection
 from bus.db.capped_count import capped_count
 from bus.db.pagination import paginate
 from bus.errors import NotFound
-from bus.limits import MAX_INTEGER
+from bus.limits import MAX_INTEGER, MAX_QUALIFIED_NAME_LENGTH
 from bus.rules import validation
 from bus.tenancy.authentication import fetch_all_as_caller
 from bus.tenancy.participations import Participation
@@ -135,7 +135,7 @@ def whoami(conn: Connection, ctx: Ctx) -> CallerIdentity:
 def list_participants(conn: Connection, ctx: Ctx, *, before: str | None = None, limit: int = 200) -> ParticipantPage:
     """List the participants of the caller's project by name; `before` is the `next_before` of the page before."""
     if before is not None:
-        validation.name(before, "before")
+        validation.name(before, "before", MAX_QUALIFIED_NAME_LENGTH)
     validation.integer(limit, "limit", 1, 200)
     unread, rows = fetch_all_as_caller(
         conn,

@@ -136,7 +136,18 @@ def rename(conn: Connection, owner_id: int, participant_id: int, name: str, *, a
             reason="name_taken",
         )
     conn.execute(sa.update(participant).where(participant.c.id == participant_id).values(label=label))
-    audit.record(conn, owner_id, actor, "participant.rename", f"{handle}/{label}", before=f"{handle}/{current.label}")
+    before = f"{handle}/{current.label}"
+    audit.record(conn, owner_id, actor, "participant.rename", f"{handle}/{label}", before=before)
+    for project_id, host_id in conn.fetch_all(
+        "SELECT pj.id, pj.owner_id FROM participation p JOIN project pj ON pj.id = p.project_id"
+        " WHERE p.participant_id = %s AND p.removed_at IS NULL AND pj.owner_id <> %s AND pj.purging_at IS NULL"
+        " ORDER BY pj.id",
+        (participant_id, owner_id),
+    ):
+        # For the owners of the projects in which the name is seen.
+        audit.record(
+            conn, host_id, actor, "participant.rename", f"{handle}/{label}", project_id=project_id, before=before
+        )
     return True
 
 

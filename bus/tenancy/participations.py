@@ -18,7 +18,7 @@ from bus.scopes import FULL_SCOPE, Scope
 from bus.tenancy import audit, authentication, owners, participants, token_store
 from bus.tenancy.invite_authority import end_unauthorized_invites
 from bus.tenancy.participants import Participant
-from bus.tenancy.suspension import require_active_owner, require_not_suspended
+from bus.tenancy.suspension import refuse_suspended_lead, require_active_owner, require_not_suspended
 from bus.tenancy.tables import owner, participant_name, participation, project
 
 ARCHIVED_REFUSAL = "This project is archived: reading works, writing does not."
@@ -534,6 +534,7 @@ def require_authority(
         acting_owner_id: the owner who acts, whose role is read under the lock; None for the command line.
     Raises:
         BusError: `not_found` when the acting owner has no role in the project; `forbidden`.
+        OwnerSuspended: the acting owner is a lead and suspended, and the participant is not its own.
     """
     if acting_owner_id is None:
         return
@@ -548,6 +549,8 @@ def require_authority(
             "forbidden",
             f"Your role in this project does not manage {name}; ask the owner of the project.",
         )
+    if participant_owner_id != acting_owner_id:
+        refuse_suspended_lead(conn, project_id, acting_owner_id)
 
 
 def set_admin(

@@ -129,7 +129,19 @@ def reopen(conn: Connection, project_id: int, *, actor: str) -> bool:
         "SELECT 1 FROM project_import WHERE project_id = %s AND finished_at IS NULL", (project_id,)
     ):
         raise BusError("conflict", "The import of this project is not complete; run it again, which opens the project.")
-    return _set_archived(conn, project_id, None, project.c.archived_at.is_not(None), actor)
+    reopened = _set_archived(conn, project_id, None, project.c.archived_at.is_not(None), actor)
+    if reopened and conn.fetch_one(_GIVE_BACK_SQL, {"project": project_id}) != (0,):
+        conn.notify_on_commit(project_id, "ledger", "leases", "tasks")
+    return reopened
+
+
+# Of those who left or became viewers while the project was archived, when its ledger was closed.
+_GIVE_BACK_SQL = """
+    SELECT bus_give_back_work(%(project)s, ARRAY(
+        SELECT p.id FROM participation p JOIN participant pt ON pt.id = p.participant_id
+        WHERE p.project_id = %(project)s AND coalesce(bus_project_role(%(project)s, pt.owner_id), 'viewer') = 'viewer'
+    ))
+"""
 
 
 def _set_archived(

@@ -28,6 +28,20 @@ def require_active_owner(conn: Connection, owner_id: int) -> None:
     require_not_suspended(row.suspended_at)
 
 
+def refuse_suspended_lead(conn: Connection, project_id: int, acting_owner_id: int) -> None:
+    """Refuse an act of a lead on others while the lead is suspended; the project's owner may take rights away.
+
+    Raises:
+        OwnerSuspended: the lead is suspended.
+    """
+    if conn.fetch_one_or_none(
+        "SELECT 1 FROM owner o JOIN project pj ON pj.id = %s AND pj.owner_id <> o.id"
+        " WHERE o.id = %s AND o.suspended_at IS NOT NULL",
+        (project_id, acting_owner_id),
+    ):
+        raise OwnerSuspended
+
+
 def require_not_suspended(suspended_at: datetime | None) -> None:
     """As `require_active_owner`, where the transaction has locked the owner and read the column."""
     if suspended_at is not None:

@@ -2,15 +2,26 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from bus.coordination import leases, posts, presence, tasks
+from bus.coordination import leases, posts, presence, task_queries, tasks
 from bus.ctx import Ctx
 from bus.db import Connection, Database
-from bus.errors import BusError, NotAuthenticated
+from bus.errors import BusError, NotAuthenticated, OwnerSuspended
 from bus.notifications import outbox
-from bus.tenancy import audit, invites, memberships, participations, projects
+from bus.tenancy import (
+    audit,
+    invites,
+    memberships,
+    owners,
+    participant_queries,
+    participants,
+    participations,
+    projects,
+    tokens,
+)
 from bus.tenancy.audit import AuditFilter
 from tests import factories
 from tests.assertions import assert_ledger_consistent, assert_refused
@@ -126,3 +137,75 @@ def test_a_lead_reads_no_address_in_the_audit_log(conn: Connection) -> None:
         assert secret in owners_view
         assert secret not in leads_view
     assert "hooks.example" in leads_view
+
+
+def test_work_of_a_member_who_left_an_archived_project_returns_when_it_opens(conn: Connection) -> None:
+    project = factories.make_project(conn)
+    member = factories.make_member(conn, project)
+    mine = factories.make_agent(conn, project).ctx
+    theirs = factories.make_member_agent(conn, project, member, "claude-1").ctx
+    kept, left = (tasks.create(conn, mine, title).task_id for title in ("kept", "left"))
+    tasks.start(conn, mine, kept)
+    tasks.start(conn, theirs, left)
+    leases.acquire(conn, theirs, "src/a.py")
+    projects.archive(conn, project.id, actor="x")
+    memberships.remove(conn, project.id, member.id, acting_owner_id=member.id, actor="x")
+    projects.reopen(conn, project.id, actor="x")
+    assert task_queries.get_task(conn, mine, left).status == "open"
+    assert task_queries.get_task(conn, mine, kept).status == "in_progress"
+    assert leases.list_leases(conn, mine).leases == []
+    assert_ledger_consistent(conn, project.id)
+
+
+def test_a_suspended_lead_takes_nothing_from_others_and_leaves(conn: Connection) -> None:
+    project = factories.make_project(conn)
+    lead, member = (factories.make_member(conn, project, role) for role in ("lead", "member"))
+    agent = factories.make_member_agent(conn, project, member, "claude-1").ctx.participation_id
+    own = factories.make_member_agent(conn, project, lead, "claude-1").ctx.participation_id
+    invite = invites.create_for_person(conn, project.id, "viewer", acting_owner_id=lead.id, actor="x").id
+    owners.suspend(conn, lead.id, reason="abuse", actor="op")
+    by_lead: dict[str, Any] = {"acting_owner_id": lead.id, "actor": lead.handle}
+    for act in (
+        lambda: memberships.remove(conn, project.id, member.id, **by_lead),
+        lambda: memberships.set_role(conn, project.id, member.id, "viewer", **by_lead),
+        lambda: participations.remove(conn, project.id, agent, **by_lead),
+        lambda: tokens.revoke_all(conn, project.id, agent, **by_lead),
+        lambda: invites.revoke_for_person(conn, project.id, invite, **by_lead),
+    ):
+        with pytest.raises(OwnerSuspended), conn.raw.transaction():
+            act()
+    assert tokens.revoke_all(conn, project.id, own, **by_lead)[1] == 1
+    memberships.remove(conn, project.id, lead.id, **by_lead)
+    # The project's owner still takes rights away.
+    owners.suspend(conn, project.owner_id, reason="credits", actor="op")
+    memberships.remove(conn, project.id, member.id, acting_owner_id=project.owner_id, actor="x")
+
+
+def test_a_change_of_a_name_is_audited_where_it_is_seen(conn: Connection) -> None:
+    project = factories.make_project(conn)
+    member = factories.make_member(conn, project, "member", "bob")
+    agent = factories.make_member_agent(conn, project, member, "claude-1")
+    participants.rename(conn, member.id, agent.ctx.participant_id, "claude-2", actor="bob")
+    owners.rename(conn, member.id, "rob", actor="bob")
+    entries = audit.list_for_owner(conn, project.owner_id, AuditFilter(project_id=project.id))[:2]
+    assert [(entry.action, entry.subject, entry.detail) for entry in entries] == [
+        ("owner.rename", "rob", {"before": "bob"}),
+        ("participant.rename", "bob/claude-2", {"before": "bob/claude-1"}),
+    ]
+
+
+def test_participants_are_listed_by_pages_with_the_longest_names(conn: Connection) -> None:
+    project = factories.make_project(conn)
+    reader = factories.make_agent(conn, project).ctx
+    member = factories.make_member(conn, project, "member", "b" * 32)
+    for number in range(2):
+        factories.make_member_agent(conn, project, member, f"{number}" + "x" * 63)
+    names: list[str] = []
+    before = None
+    while True:
+        page = participant_queries.list_participants(conn, reader, before=before, limit=1)
+        names += [participant.name for participant in page.participants]
+        before = page.next_before
+        if before is None:
+            break
+    assert len(names) == len(set(names)) == 4
