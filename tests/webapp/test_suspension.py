@@ -48,6 +48,7 @@ _REFUSED = {
     "authorize.decide",
     "device.decide",
     "email_links.use_confirmation",
+    "handle.save",
     "handoffs.ack",
     "handoffs.create",
     "handoffs.reply",
