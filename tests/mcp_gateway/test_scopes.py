@@ -10,7 +10,7 @@ import pytest
 
 from bus.db import Database
 from bus.scopes import SCOPES, Scope, includes
-from bus.tenancy import tokens
+from bus.tenancy import projects, tokens
 from mcp_gateway.tools import all_tools
 from tests.factories import Agent, authenticate_agent
 from tests.mcp_gateway.conftest import Team
@@ -170,6 +170,18 @@ def test_a_wider_scope_would_not_help_a_participant_that_is_not_project_admin(
     writer = connect(_issue(gateway_db, team, "write"))
     assert writer.call("admin_revoke", participant_name="alice").error["code"] == "forbidden"
     assert connect(team.bob).call("admin_revoke", participant_name="alice").error["code"] == "forbidden"
+
+
+def test_what_an_archived_project_forbids_is_not_asked_for_as_a_scope(
+    connect: Callable[..., McpClient], team: Team, gateway_db: Database
+) -> None:
+    reader = connect(_issue(gateway_db, team, "read"))
+    _assert_refused(reader.call("claim", sequence="adr"), "bus:read bus:write")
+    with gateway_db.transaction() as conn:
+        projects.archive(conn, team.project_id, actor="test")
+    for response in _roads(reader, "claim", {"sequence": "adr"}):
+        assert response.error["code"] == "forbidden"
+    assert reader.call("whoami").status == 200
 
 
 @pytest.mark.parametrize("scope", SCOPES)
