@@ -131,25 +131,27 @@ def has_or_had_handle(conn: Connection, owner_id: int, name_key: str) -> bool:
     return conn.execute(query).one_or_none() is not None
 
 
-def lock_names(conn: Connection, owner_id: int) -> str:
+def lock_names(conn: Connection, owner_id: int, *, changes_handle: bool = False) -> str:
     """Lock what serialises a change of an owner's names with the names of others in its projects; return the handle.
 
     Who adds a participant or a person to a project locks the project's owner, so the owners of all projects in which
     this one has a role are locked, too.
 
+    Args:
+        changes_handle: whether the handle will be changed, which excludes rows that refer to the owner, too.
     Raises:
         BusError: `not_found`; `conflict` when the owner became a member of another project meanwhile.
     Locks: the owner and those of its projects, by ascending id.
     """
-    locked = conn.execute(
-        sa.select(owner.c.id, owner.c.handle)
-        .where(owner.c.id.in_({owner_id, *_list_hosts(conn, owner_id)}))
-        .order_by(owner.c.id)
-        .with_for_update()
-    ).all()
-    handles = {row.id: str(row.handle) for row in locked}
-    if owner_id not in handles:
-        raise NotFound("owner")
+    handles: dict[int, str] = {}
+    for locked_id in sorted({owner_id, *_list_hosts(conn, owner_id)}):
+        # Others' acts that only refer to a host go on.
+        is_weak = not (changes_handle and locked_id == owner_id)
+        query = sa.select(owner.c.handle).where(owner.c.id == locked_id).with_for_update(key_share=is_weak)
+        handle = conn.execute(query).scalar_one_or_none()
+        if handle is None:
+            raise NotFound("owner")
+        handles[locked_id] = str(handle)
     if not handles.keys() >= _list_hosts(conn, owner_id):
         raise BusError("conflict", "You joined a project at this moment; try again.")
     return handles[owner_id]
@@ -178,7 +180,7 @@ def rename(conn: Connection, owner_id: int, handle: str, *, actor: str) -> bool:
     Locks: as `lock_names`.
     """
     chosen = validation.handle(handle.strip().lower(), "handle")
-    before = lock_names(conn, owner_id)
+    before = lock_names(conn, owner_id, changes_handle=True)
     if chosen == before:
         return False
     if not has_or_had_handle(conn, owner_id, chosen):

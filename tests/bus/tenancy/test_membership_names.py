@@ -5,12 +5,14 @@ from collections.abc import Callable
 import pytest
 
 from bus.db import Connection, Database
-from bus.tenancy import invite_redemption, invites, owners, participants, participations
+from bus.tenancy import invite_redemption, invites, memberships, owners, participants, participations, projects
 from bus.tenancy.invite_redemption import Acceptor
 from bus.tenancy.owners import Owner
 from bus.tenancy.projects import Project
 from tests import factories
 from tests.assertions import assert_refused
+from tests.concurrency import run_concurrently
+from tests.factories import Agent
 
 
 def test_no_agent_is_called_like_an_owner_who_has_not_opened_the_project_yet(conn: Connection) -> None:
@@ -82,3 +84,37 @@ def test_a_name_that_is_chosen_twice_at_once_is_given_once(db: Database, label: 
             order[1](other, names, name)
     with db.transaction() as conn, assert_refused(conn, "conflict"):
         order[1](conn, names, name)
+
+
+def _acts(project: Project, guest: Owner, agent: Agent, number: int) -> list[Callable[[Connection], object]]:
+    """Acts of both owners on one project and on what the guest has in it, each with names of its own."""
+    role = ("lead", "member")[number % 2]
+    return [
+        lambda conn: memberships.set_role(
+            conn, project.id, guest.id, role, acting_owner_id=project.owner_id, actor="x"
+        ),
+        lambda conn: participations.join(conn, project.id, f"guest-{number}", member_id=guest.id, actor="x"),
+        lambda conn: participations.join(conn, project.id, f"own-{number}", actor="x"),
+        lambda conn: participants.rename(conn, guest.id, agent.ctx.participant_id, f"renamed-{number}", actor="x"),
+        lambda conn: owners.rename(conn, guest.id, f"{guest.handle}-{number}", actor="x"),
+        lambda conn: projects.rename(conn, project.id, f"{project.name}-{number}", actor="x"),
+    ]
+
+
+def test_two_owners_with_roles_in_each_others_projects_never_deadlock(db: Database) -> None:
+    """The project clock comes first, then the owners by ascending id, in the projects of both."""
+    with db.transaction() as conn:
+        people = [factories.make_owner(conn) for _ in range(2)]
+        both = [factories.make_project(conn, owner=person) for person in people]
+        guests = list(reversed(people))
+        agents = []
+        for project, guest in zip(both, guests, strict=True):
+            factories.join_as(conn, project, guest, "member")
+            agents.append(factories.make_member_agent(conn, project, guest, f"of-{project.id}"))
+    for number in range(3):
+        calls = [
+            call
+            for project, guest, agent in zip(both, guests, agents, strict=True)
+            for call in _acts(project, guest, agent, number)
+        ]
+        assert [outcome for outcome in run_concurrently(db, *calls) if isinstance(outcome, Exception)] == []
