@@ -74,6 +74,7 @@ def render_error_page(status: int, message: str | None = None, *, retry_url: str
     if "_login_user" not in g:
         # The viewer is not loaded yet, and only decides what the header of the page shows.
         g.bus_viewer_unknown = status >= 500 or not _is_viewer_known()
+    g.bus_is_error_page = True
     title, default_message = _ERROR_TEXTS.get(status, _OTHER_ERROR_TEXTS)
     if is_api_request():
         response = jsonify(ok=False, error=_API_ERRORS.get(status, title.lower()), message=message or default_message)

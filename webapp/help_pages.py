@@ -1,6 +1,6 @@
 """The page of the documentation that explains a page, by blueprint: linked in the account menu and the footer."""
 
-from flask import request, url_for
+from flask import g, request, url_for
 
 HELP_PAGES = {
     "account": ("howto/sign-in", None),
@@ -38,6 +38,11 @@ HELP_PAGES = {
 
 
 def help_url() -> str | None:
-    """The address of the documentation of the current page; None for pages without one."""
+    """The address of the documentation of the current page; None for pages without one.
+
+    Error pages have none: a page that does not exist for the viewer must look like an unknown address.
+    """
+    if g.get("bus_is_error_page"):
+        return None
     name, anchor = HELP_PAGES.get(request.blueprint or "", (None, None))
     return None if name is None else url_for("documentation.show", name=name, _anchor=anchor)

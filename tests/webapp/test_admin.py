@@ -275,7 +275,7 @@ def test_an_invite_is_created_shown_once_listed_and_revoked(ada: Browser, sample
     assert (newest.participant_name, newest.lane, newest.created_by) == ("fresh", "docs", "ada")
     listed = ada.get(project_path(sample, "invites/")).text
     assert code not in listed
-    for text in ("open", "exhausted", "revoked", "eve@example.org", "newcomer"):
+    for text in ("open", ">used<", "revoked", "eve@example.org", "newcomer"):
         assert text in listed
     ada.submit(project_path(sample, f"invites/{newest.id}/revoke"))
     with db.connection() as conn:

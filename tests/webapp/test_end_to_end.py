@@ -171,7 +171,7 @@ def test_an_agent_joins_with_the_prompt_of_an_invite(
         assert (over.returncode, json.loads(over.stdout)["error"]) == (22, "exhausted")
         page.get_by_role("link", name="Done").click()
         expect(page.get_by_role("cell", name="docs-agent")).to_be_visible()
-        expect(page.get_by_text("exhausted")).to_be_visible()
+        expect(page.get_by_text("used", exact=True)).to_be_visible()
 
 
 def _shell(line: str) -> "subprocess.CompletedProcess[str]":
