@@ -1,0 +1,235 @@
+"""nginx and Caddy with the files of deploy/: TLS, long waits, restarts of gateways in turn, removed headers, logs."""
+
+import http.server
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from bus.db import Database
+from tests import servers
+from tests.concurrency import wait_until
+from tests.factories import Agent
+from tests.mcp_gateway.conftest import Team, make_team
+from tests.mcp_gateway.processes import GatewayProcess, running_gateways
+
+_DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+_NAME = "bus.example.org"
+_CLIENTS = 3
+
+
+@dataclass
+class _Web:
+    """A web process that records what reaches it."""
+
+    port: int
+    headers: list[dict[str, str]] = field(default_factory=list)
+
+
+@contextmanager
+def _running_web() -> Iterator[_Web]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            web.headers.append({name.lower(): value for name, value in self.headers.items()})
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    web = _Web(server.server_port)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield web
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _configure_nginx(folder: Path, port: int, web: int, gateways: list[int]) -> list[str]:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", f"/CN={_NAME}",
+         "-keyout", str(folder / "privkey.pem"), "-out", str(folder / "fullchain.pem")],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    text = (_DEPLOY / "nginx.conf").read_text()
+    for old, new in {
+        "server 127.0.0.1:8787;": f"server 127.0.0.1:{web};",
+        "server 127.0.0.1:8788;": "".join(f"server 127.0.0.1:{gateway};" for gateway in gateways),
+        "listen 443 ssl http2;": f"listen 127.0.0.1:{port} ssl http2;",
+        "listen [::]:443 ssl http2;": "",
+        "listen 80;": f"listen 127.0.0.1:{servers.free_port()};",
+        "listen [::]:80;": "",
+        f"/etc/ssl/{_NAME}": str(folder),
+        "/var/log/nginx/llm-bus.log": str(folder / "access.log"),
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "bus.conf").write_text(text)
+    paths = "".join(
+        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (folder / "nginx.conf").write_text(
+        f"pid {folder}/pid; error_log {folder}/error.log; events {{}} http {{ {paths} include {folder}/bus.conf; }}"
+    )
+    return ["nginx", "-c", str(folder / "nginx.conf"), "-g", "daemon off; user root;"]
+
+
+def _configure_caddy(folder: Path, port: int, web: int, gateways: list[int]) -> list[str]:
+    text = (_DEPLOY / "Caddyfile").read_text()
+    for old, new in {
+        f"{_NAME} {{": f"{_NAME}:{port} {{",
+        "log {": f"log {{\noutput file {folder}/access.log",
+        "reverse_proxy 127.0.0.1:8787": f"reverse_proxy 127.0.0.1:{web}",
+        "reverse_proxy 127.0.0.1:8788": "reverse_proxy " + " ".join(f"127.0.0.1:{gateway}" for gateway in gateways),
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    options = f"admin off\nlocal_certs\ndefault_sni {_NAME}\nskip_install_trust\nauto_https disable_redirects"
+    (folder / "Caddyfile").write_text(f"{{\n{options}\nstorage file_system {folder}/storage\n}}\n{text}")
+    return ["caddy", "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
+
+
+_CONFIGURE = {"nginx": _configure_nginx, "caddy": _configure_caddy}
+
+
+@dataclass
+class _Proxy:
+    port: int
+    log: Path
+
+    def client(self) -> httpx2.Client:
+        # As a browser names a port that is not 443; Caddy chooses the log by it.
+        return httpx2.Client(
+            base_url=f"https://127.0.0.1:{self.port}",
+            headers={"Host": f"{_NAME}:{self.port}", "Accept": "application/json"},
+            verify=False,
+            timeout=60,
+        )
+
+    def call(self, client: httpx2.Client, agent: Agent, tool: str, **arguments: object) -> httpx2.Response:
+        return client.post(
+            "/mcp",
+            headers={"Authorization": f"Bearer {agent.token}"},
+            json={"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}},
+            extensions={"sni_hostname": _NAME},
+        )
+
+
+@contextmanager
+def _running_proxy(name: str, folder: Path, web: int, gateways: list[int]) -> Iterator[_Proxy]:
+    port = servers.free_port()
+    proxy = _Proxy(port, folder / "access.log")
+    command = _CONFIGURE[name](folder, port, web, gateways)
+    with (folder / "output.log").open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env={"HOME": str(folder), "PATH": "/usr/sbin:/usr/bin:/bin"}
+        )
+
+    def is_ready() -> bool:
+        assert process.poll() is None, (folder / "output.log").read_text()
+        # Caddy listens before it has a certificate.
+        try:
+            with proxy.client() as client:
+                return client.get("/", extensions={"sni_hostname": _NAME}).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    try:
+        wait_until(is_ready)
+        yield proxy
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ["nginx", "caddy"])
+def test_a_proxy_with_several_gateways(name: str, database_url: str, tmp_path: Path) -> None:
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is not installed.")
+    with closing(Database(database_url, pool_size=1)) as db:
+        team = make_team(db)
+    with (
+        running_gateways(database_url, 2, ALLOWED_HOSTS=f"{_NAME},{_NAME}:*") as gateways,
+        _running_web() as web,
+        _running_proxy(
+            name, tmp_path, web.port, [int(gateway.url.rpartition(":")[2].partition("/")[0]) for gateway in gateways]
+        ) as proxy,
+    ):
+        _check_headers_and_log(proxy, web)
+        _check_long_wait(proxy, team)
+        # Caddy 2.6 cannot send the body of a call again after a refused connection; see the page on installing.
+        if name == "nginx":
+            _check_restart_in_turn(proxy, team, gateways)
+
+
+def _check_headers_and_log(proxy: _Proxy, web: _Web) -> None:
+    with proxy.client() as client:
+        answer = client.get(
+            "/join/inv_SECRETCODE",
+            headers={"X-LLM-Bus-Proxy-Secret": "forged", "X-Forwarded-For": "192.0.2.1"},
+            extensions={"sni_hostname": _NAME},
+        )
+        assert answer.status_code == 200
+    headers = web.headers[-1]
+    assert not headers.get("x-llm-bus-proxy-secret")
+    assert headers["x-forwarded-for"].split(", ")[-1] == "127.0.0.1"
+    assert headers["x-forwarded-proto"] == "https"
+    assert headers["host"].partition(":")[0] == _NAME
+    wait_until(lambda: proxy.log.exists() and "/join/" in proxy.log.read_text())
+    assert "SECRETCODE" not in proxy.log.read_text()
+
+
+def _check_long_wait(proxy: _Proxy, team: Team) -> None:
+    with proxy.client() as client, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(proxy.call, client, team.bob, "wait_for", timeout_seconds=25)
+        with proxy.client() as other:
+            assert (
+                proxy.call(other, team.alice, "post", subject="wake up", body="Text.", to_lane="web").status_code == 200
+            )
+        answer = waiting.result()
+    assert answer.status_code == 200
+    assert "wake up" in answer.text
+
+
+def _check_restart_in_turn(proxy: _Proxy, team: Team, gateways: list[GatewayProcess]) -> None:
+    """One gateway stops while agents claim; the proxy uses the other, and no call fails."""
+    numbers: list[int] = []
+    has_ended = threading.Event()
+
+    def claim() -> None:
+        with proxy.client() as client:
+            while not has_ended.is_set():
+                answer = proxy.call(client, team.alice, "claim", sequence="adr", note="docs/adr/x.md")
+                assert answer.status_code == 200, answer.text
+                numbers.append(json.loads(answer.text)["result"]["structuredContent"]["number"])
+
+    with ThreadPoolExecutor(_CLIENTS) as pool:
+        clients = [pool.submit(claim) for _ in range(_CLIENTS)]
+
+        def have_claimed(count: int) -> bool:
+            return len(numbers) >= count or any(client.done() for client in clients)
+
+        try:
+            wait_until(lambda: have_claimed(30))
+            gateways[0].stop()
+            count = len(numbers) + 60
+            wait_until(lambda: have_claimed(count))
+        finally:
+            has_ended.set()
+        for client in clients:
+            client.result()
+    assert sorted(numbers) == list(range(1, len(numbers) + 1))
