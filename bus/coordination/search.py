@@ -3,6 +3,7 @@
 Each kind of match is read by an index, or from the owner's own rows, and is limited; so is the number of projects.
 """
 
+import dataclasses
 import re
 from dataclasses import dataclass
 
@@ -69,18 +70,21 @@ def search(conn: Connection, owner_id: int, text: str, *, project_id: int | None
     except InvalidArgument as refusal:
         return SearchResults([], [], [], refusal.message)
     projects = conn.fetch_all(
-        "SELECT p.id FROM bus_projects_of(%(owner)s) mine JOIN project p ON p.id = mine.project_id"
+        "SELECT p.id, bus_project_name_for(%(owner)s, p.owner_id, p.name)"
+        " FROM bus_projects_of(%(owner)s) mine JOIN project p ON p.id = mine.project_id"
         " JOIN project_clock c ON c.project_id = p.id WHERE p.purging_at IS NULL"
         " AND (%(project)s::bigint IS NULL OR p.id = %(project)s)"
         " ORDER BY c.last_at DESC, p.id DESC LIMIT %(limit)s",
         {"owner": owner_id, "project": project_id, "limit": MAX_PROJECTS},
     )
-    ids = [row[0] for row in projects]
+    # Names of other owners' projects are qualified, since two owners may have a project of one name.
+    names = {int(id_): str(name) for id_, name in projects}
+    ids = list(names)
     named = [
-        *_find_numbers(conn, ids, text),
-        *_find_refs(conn, ids, text),
-        *_find_by_id(conn, ids, text),
-        *_find_names(conn, owner_id, ids, text),
+        *_qualify(_find_numbers(conn, ids, text), names),
+        *_qualify(_find_refs(conn, ids, text), names),
+        *_qualify(_find_by_id(conn, ids, text), names),
+        *_qualify(_find_names(conn, owner_id, ids, text), names),
     ]
     try:
         text_search.validate(text)
@@ -89,9 +93,15 @@ def search(conn: Connection, owner_id: int, text: str, *, project_id: int | None
         return SearchResults(named, [], [])
     return SearchResults(
         named,
-        _find_texts(conn, ids, text, "post", f"{TITLE_SQL}, o.body"),
-        _find_texts(conn, ids, text, "task", "o.title, coalesce(o.detail, '')"),
+        _qualify(_find_texts(conn, ids, text, "post", f"{TITLE_SQL}, o.body"), names),
+        _qualify(_find_texts(conn, ids, text, "task", "o.title, coalesce(o.detail, '')"), names),
     )
+
+
+def _qualify(hits: list[SearchHit], names: dict[int, str]) -> list[SearchHit]:
+    return [
+        hit if hit.project_id is None else dataclasses.replace(hit, project_name=names[hit.project_id]) for hit in hits
+    ]
 
 
 def _find_numbers(conn: Connection, project_ids: list[int], text: str) -> list[SearchHit]:

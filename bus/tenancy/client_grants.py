@@ -418,7 +418,8 @@ def list_connected(conn: Connection, owner_id: int, *, participation_id: int | N
     """
     return conn.fetch_all_as(
         ConnectedClient,
-        "SELECT g.id, g.client_id, g.client_name, g.scope, pj.id AS project_id, pj.name AS project,"
+        "SELECT g.id, g.client_id, g.client_name, g.scope, pj.id AS project_id,"
+        " bus_project_name_for(g.owner_id, pj.owner_id, pj.name) AS project,"
         " p.id AS participation_id,"
         " bus_participation_name(p.id) AS actor, g.created_at, greatest(t.last_used_at,"
         "  (SELECT max(child.last_used_at) FROM token child WHERE child.parent_id = t.id)) AS last_used_at,"

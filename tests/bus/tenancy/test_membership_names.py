@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from bus.coordination import posts, search, sequences, tasks
 from bus.db import Connection, Database
 from bus.tenancy import invite_redemption, invites, memberships, owners, participants, participations, projects
 from bus.tenancy.invite_redemption import Acceptor
@@ -118,3 +119,18 @@ def test_two_owners_with_roles_in_each_others_projects_never_deadlock(db: Databa
             for call in _acts(project, guest, agent, number)
         ]
         assert [outcome for outcome in run_concurrently(db, *calls) if isinstance(outcome, Exception)] == []
+
+
+def test_projects_of_one_name_are_distinguished_where_several_are_listed(conn: Connection) -> None:
+    ada, bob = (factories.make_owner(conn, handle) for handle in ("ada", "bob"))
+    for person in (ada, bob):
+        project = factories.make_project(conn, "apollo", person)
+        factories.join_as(conn, project, bob if person == ada else ada, "member")
+        agent = factories.make_agent(conn, project)
+        posts.create(conn, agent.ctx, "the plan", to_lane="core", ref="PR 7")
+        tasks.create(conn, agent.ctx, "the plan")
+        sequences.claim(conn, agent.ctx, "plan")
+    for text in ("plan", "PR 7", "task 1"):
+        found = search.search(conn, bob.id, text)
+        hits = [*found.named, *found.posts, *found.tasks]
+        assert {hit.project_name for hit in hits if hit.kind != "project"} == {"apollo", "ada/apollo"}
