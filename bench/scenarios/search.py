@@ -161,7 +161,7 @@ def _measure_writes(database: Database, team: Team) -> tuple[float, float]:
 def _write_post(database: Database, agent: Agent) -> float:
     started = time.perf_counter()
     with database.transaction() as conn:
-        posts.create(conn, agent.ctx, "w1 w20 w300 w4000 please look at it before you go on", to_lane="lane-of-nobody")
+        posts.create(conn, agent.ctx, "w1 w20 w300 w4000 please look at it before you go on", to_lane="an-empty-lane")
     return time.perf_counter() - started
 
 
