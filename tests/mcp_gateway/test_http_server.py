@@ -19,7 +19,9 @@ from bus.config.settings import Settings
 from bus.ctx import Ctx
 from bus.db import Database
 from bus.rules.token_format import fingerprint, generate_token
+from mcp_gateway import request_body
 from mcp_gateway.app import Gateway
+from mcp_gateway.http_protocol import HEAD_TIMEOUT_SECONDS
 from mcp_gateway.request_head import RequestHead
 from tests.concurrency import wait_until
 from tests.mcp_gateway.conftest import Team, make_team
@@ -162,6 +164,7 @@ def test_a_claim_in_an_ambiguous_request_is_not_executed(gateways: list[GatewayP
 
 
 def test_a_head_that_never_ends_is_refused(gateways: list[GatewayProcess]) -> None:
+    started = time.monotonic()
     with open_raw_connection(gateways[0]) as connection:
         connection.socket.sendall(b"POST /mcp HTTP/1.1\r\nX-Long: ")
         received = b""
@@ -172,6 +175,8 @@ def test_a_head_that_never_ends_is_refused(gateways: list[GatewayProcess]) -> No
             while chunk := connection.socket.recv(65536):
                 received += chunk
         assert received == b"" or received.startswith(b"HTTP/1.1 400 ")
+    # For its size, and not because it took too long.
+    assert time.monotonic() - started < HEAD_TIMEOUT_SECONDS - 5
 
 
 def test_too_many_headers_are_refused(gateways: list[GatewayProcess], team: Team) -> None:
@@ -439,6 +444,7 @@ def _wait_until_locked(db: Database) -> None:
 def test_a_declared_length_beyond_the_limit_is_answered_at_once(gateways: list[GatewayProcess], team: Team) -> None:
     """Before a byte of the body is sent, with and without a token."""
     for token in (team.bob.token, None):
+        started = time.monotonic()
         authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         head = (
             f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\n{authorization}Content-Type: application/json\r\n"
@@ -452,3 +458,5 @@ def test_a_declared_length_beyond_the_limit_is_answered_at_once(gateways: list[G
                 received += chunk
             assert received.startswith(b"HTTP/1.1 413" if token else b"HTTP/1.1 401"), received[:200]
             assert b"connection: close" in received.lower()
+        # Not after the time in which the body had to come.
+        assert time.monotonic() - started < request_body._TIMEOUT_SECONDS - 5
