@@ -64,6 +64,8 @@ def test_every_console_block_is_run_or_says_why_not() -> None:
         blocks = console_blocks.read_blocks(path)
         assert len(blocks) == len(re.findall(r"^ *(?:```|~~~) *(?:console|sh|bash|shell)\b", text, re.MULTILINE)), path
         assert all(list(block.commands()) for block in blocks), path
+        # A fence with a backtick after it begins no block: the page would end in one.
+        assert re.findall(r"^ *```[^`\n]+`.*", text, re.MULTILINE) == [], path
 
 
 def test_a_test_runs_every_page_with_blocks_that_are_run() -> None:

@@ -88,7 +88,7 @@ def test_web_and_gateway_share_one_port(base: str, db: Database) -> None:
             assert _result(_call(client, base, agent.token, "claim", {"sequence": "adr"}))["number"] == number
         # A client that has the address alone finds its way.
         (challenge,) = client.post(f"{base}/mcp").headers.get_list("WWW-Authenticate")
-        metadata = client.get(challenge.partition('"')[2].rstrip('"')).json()
+        metadata = client.get(challenge.split('"')[1]).json()
         assert metadata["resource"] == f"{base}/mcp"
         (issuer,) = metadata["authorization_servers"]
         assert client.get(f"{issuer}/.well-known/oauth-authorization-server").json()["issuer"] == base

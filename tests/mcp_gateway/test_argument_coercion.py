@@ -80,7 +80,7 @@ def _arguments_of(kind: str) -> list[Any]:
 
 
 def _valid_number(argument: Argument) -> int:
-    return int(argument.schema.get("default", max(1, argument.schema.get("minimum", 1))))
+    return int(argument.default or max(1, argument.schema.get("minimum", 1)))
 
 
 def _decode(tool: Tool, argument: Argument, value: Any) -> Any:

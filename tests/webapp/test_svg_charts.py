@@ -80,7 +80,7 @@ def test_an_axis_of_durations_has_steps_of_whole_units() -> None:
     plot = svg_charts.line_chart(
         [Series("p90", [100])], ["a"], aria_label="x", format_value=format_seconds, is_duration=True
     )
-    assert plot.tick_labels == ("2 min", "1.5 min", "1 min", "30 s", "0")
+    assert plot.tick_labels == ("2 min", "1.5 min", "1 min", "30 s", "0 s")
 
 
 @given(st.floats(1e-6, 1e12), st.booleans())

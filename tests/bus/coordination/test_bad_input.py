@@ -157,7 +157,7 @@ _CASES: dict[str, tuple[Call, list[Any]]] = {
     ),
     "who_is_active before": (lambda c, x, s, v: presence.list_active(c, x, before=v), _name(129)),
     "who_is_active limit": (lambda c, x, s, v: presence.list_active(c, x, limit=v), _integer(1, 200)),
-    "list_participants before": (lambda c, x, s, v: participant_queries.list_participants(c, x, before=v), _name(64)),
+    "list_participants before": (lambda c, x, s, v: participant_queries.list_participants(c, x, before=v), _name(129)),
     "list_participants limit": (
         lambda c, x, s, v: participant_queries.list_participants(c, x, limit=v),
         _integer(1, 200),

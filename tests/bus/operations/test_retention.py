@@ -42,7 +42,7 @@ def test_only_expired_rows_are_pruned(conn: Connection, project: Project, ada: A
         "idempotency_keys": 1, "waiters": 1, "quiet_runs": 1, "runs": 0, "notices": 0, "lost_presence": 1,
         "lost_cursors": 1, "hours": 0, "days": 0, "sessions": 0, "sign_ups": 0, "login_links": 0,
         "gone_processes": 0, "samples": 0, "ended_sessions": 1, "session_cursors": 1, "lost_session_posts": 1,
-        "share_links": 0, "access_tokens": 0, "ended_clients": 0, "oauth_clients": 0,
+        "share_links": 0, "access_tokens": 0, "ended_clients": 0, "oauth_clients": 0, "device_codes": 0,
     }  # fmt: skip
     assert conn.fetch_all("SELECT key FROM session_cursor ORDER BY key") == [("",), ("live",)]
     assert conn.fetch_all("SELECT key, post_id FROM session_post") == [("live", post_id)]
