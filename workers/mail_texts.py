@@ -4,6 +4,7 @@ A subject contains nothing that a participant or owner wrote. In a text, what th
 behind a label, without line breaks and invisible characters, so that it cannot look like a line of this service.
 """
 
+import re
 import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
@@ -16,6 +17,14 @@ from workers.settings import WorkerSettings
 _MAX_QUOTE_LENGTH = 200
 # Control and format characters, line and paragraph separators, surrogates, private use.
 _INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+
+# What mail programs turn into a link: an address, or a word with a dot and letters.
+_LINK_LIKE_PATTERN = re.compile(r"[@:]|\w[.。]\w*[^\W\d_]{2}")
+_ROLES = {
+    "viewer": "viewer (sees everything)",
+    "member": "member (posts, tasks and own agents)",
+    "lead": "lead (as member, and manages people)",
+}
 
 
 def compose(notice: OutboxMessage, settings: WorkerSettings) -> tuple[str, str]:
@@ -74,6 +83,23 @@ def _confirm_address_text(content: dict[str, Any], settings: WorkerSettings) -> 
     )
 
 
+def _invite_text(content: dict[str, Any], settings: WorkerSettings) -> tuple[str, str]:
+    public_url, owner = settings.bus.public_url, content["project_owner"]
+    # A name that looks like a link would be one, to a place of the giver's choice.
+    is_link_like = _LINK_LIKE_PATTERN.search(unicodedata.normalize("NFKC", content["project"]))
+    project = "see the page of the invite for its name" if is_link_like else quote(content["project"])
+    until = format_time(datetime.fromisoformat(content["expires_at"]), settings.mail_time_zone)
+    return (
+        "an invite to a project",
+        f"{content['giver']}, a user of {public_url}, invites you to a project.\n\n"
+        f"  Project: {project}\n  Owner: {owner}\n  Role: {_ROLES[content['role']]}\n  Until: {until}\n\n"
+        f"To see and accept the invite, open this link:\n{public_url}/join/{content['code']}\n\n"
+        "Sign in with this e-mail address, or create an account with it; the invite works for no other. If you got"
+        " several e-mails about this invite, use the newest.\n\n"
+        "If you do not expect this, ignore it: unless you accept, nothing happens, and the invite ends by itself.",
+    )
+
+
 def _low_balance_text(content: dict[str, Any], _settings: WorkerSettings) -> tuple[str, str]:
     return (
         f"{content['balance']} credits left",
@@ -105,6 +131,7 @@ def _test_text(_content: dict[str, Any], _settings: WorkerSettings) -> tuple[str
 _TEXT_BY_KIND: dict[str, Callable[[dict[str, Any], WorkerSettings], tuple[str, str]]] = {
     "escalation": _escalation_text,
     "confirm_address": _confirm_address_text,
+    "invite": _invite_text,
     "low_balance": _low_balance_text,
     "delinquent": _delinquent_text,
     "suspended": _suspended_text,

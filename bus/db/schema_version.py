@@ -4,7 +4,7 @@ from typing import Any
 
 import psycopg
 
-EXPECTED_SCHEMA_VERSION = "0028"
+EXPECTED_SCHEMA_VERSION = "0029"
 
 
 def find_schema_version(conn: psycopg.Connection[Any]) -> str | None:

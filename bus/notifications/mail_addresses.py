@@ -1,8 +1,8 @@
 """E-mail addresses for overdue handoffs: confirmation, digests, limits and unsubscribing.
 
 The service sends what agents wrote only to an address whose holder has opened a mailed link, or to the owner's own. So
-it cannot be used to send mail to strangers: an unconfirmed address receives the confirmation alone, whose text is
-fixed, and few of those.
+it cannot be used to send mail to strangers: an unconfirmed address receives only confirmations and invites
+(`invite_mails`), whose text is fixed, and few of those.
 Source: docs/decisions/0038-mail-addresses.md
 """
 
@@ -117,7 +117,7 @@ def request_confirmation(conn: Connection, owner_id: int, email: str, *, actor: 
         raise BusError("conflict", "Too many confirmations were sent today; try again tomorrow.")
     conn.execute("UPDATE mail_address SET requested_at = clock_timestamp() WHERE id = %s", (address.id,))
     expires = int(time.time() + CONFIRMATION_TTL.total_seconds())
-    _insert_email(
+    insert_email(
         conn,
         owner_id,
         "confirm_address",
@@ -125,7 +125,7 @@ def request_confirmation(conn: Connection, owner_id: int, email: str, *, actor: 
         {
             "owner": address.owner,
             "confirm_token": _sign(conn, _CONFIRM, address, expires),
-            "unsubscribe_token": _sign(conn, _UNSUBSCRIBE, address, 0),
+            "unsubscribe_token": unsubscribe_token(conn, address),
         },
     )
     audit.record(conn, owner_id, actor, "mail_address.request", address.email)
@@ -163,7 +163,7 @@ def unsubscribe(conn: Connection, address: MailAddress) -> None:
     conn.execute(
         "UPDATE notice SET due_at = NULL, said = 'the address was unsubscribed'"
         " WHERE owner_id = %s AND lower(target) = lower(%s) AND destination = %s AND due_at IS NOT NULL"
-        " AND kind = 'escalation'",
+        " AND kind IN ('escalation', 'invite')",
         (address.owner_id, address.email, MAIL_SERVER),
     )
     if changed:
@@ -208,8 +208,8 @@ def add_to_digest(conn: Connection, owner_id: int, email: str, post: dict[str, A
     )
     if appended:
         return True
-    content = {"posts": [post], "more": 0, "unsubscribe_token": _sign(conn, _UNSUBSCRIBE, address, 0)}
-    notice_id = _insert_email(conn, owner_id, "escalation", address.email, content)
+    content = {"posts": [post], "more": 0, "unsubscribe_token": unsubscribe_token(conn, address)}
+    notice_id = insert_email(conn, owner_id, "escalation", address.email, content)
     conn.execute(
         "WITH due AS (SELECT greatest(clock_timestamp(), %(next)s::timestamptz, %(day)s + ("
         "   SELECT n.created_at FROM notice n WHERE n.owner_id = %(owner)s AND n.channel = 'email'"
@@ -230,11 +230,19 @@ def add_to_digest(conn: Connection, owner_id: int, email: str, post: dict[str, A
     return True
 
 
-def _insert_email(conn: Connection, owner_id: int, kind: str, target: str, content: dict[str, Any]) -> int:
+def unsubscribe_token(conn: Connection, address: MailAddress) -> str:
+    """Return the token of the link that ends the mail of an owner to an address."""
+    return _sign(conn, _UNSUBSCRIBE, address, 0)
+
+
+def insert_email(
+    conn: Connection, owner_id: int, kind: str, target: str, content: dict[str, Any], *, project_id: int | None = None
+) -> int:
+    """Queue one e-mail and return its id; the caller has checked consent and limits."""
     (notice_id,) = conn.fetch_one(
-        "INSERT INTO notice (owner_id, kind, channel, target, destination, content)"
-        " VALUES (%s, %s, 'email', %s, %s, %s) RETURNING id",
-        (owner_id, kind, target, MAIL_SERVER, Jsonb(content)),
+        "INSERT INTO notice (owner_id, project_id, kind, channel, target, destination, content)"
+        " VALUES (%s, %s, %s, 'email', %s, %s, %s) RETURNING id",
+        (owner_id, project_id, kind, target, MAIL_SERVER, Jsonb(content)),
     )
     return int(notice_id)
 

@@ -339,6 +339,13 @@ def record_attempt(
         circuit_breaker.record_answer(conn, message.owner_id, message.destination)
 
 
+def give_up(conn: Connection, message_id: int, reason: str) -> None:
+    """Give up a message that was taken for delivery and must not be sent; its destination was not asked."""
+    conn.execute(
+        "UPDATE notice SET due_at = NULL, said = %s WHERE id = %s AND due_at IS NOT NULL", (reason, message_id)
+    )
+
+
 def list_log_entries(
     conn: Connection, owner_id: int, *, project_id: int | None = None, before: int | None = None, limit: int = 50
 ) -> list[LogEntry]:

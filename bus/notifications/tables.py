@@ -15,7 +15,7 @@ from bus.db.columns import (
     primary_key_column,
 )
 
-MESSAGE_KINDS = ("escalation", "low_balance", "delinquent", "suspended", "test", "confirm_address")
+MESSAGE_KINDS = ("escalation", "low_balance", "delinquent", "suspended", "test", "confirm_address", "invite")
 MESSAGE_CHANNELS = ("webhook", "email")
 MAIL_SERVER = "mail server"
 
@@ -75,6 +75,12 @@ sa.Index(
     outbox_message.c.owner_id,
     outbox_message.c.created_at,
     postgresql_where=outbox_message.c.channel == sa.literal_column("'email'"),
+)
+sa.Index(
+    "notice_invite_target_idx",
+    sa.func.lower(outbox_message.c.target),
+    outbox_message.c.created_at,
+    postgresql_where=outbox_message.c.kind == sa.literal_column("'invite'"),
 )
 
 mail_address = sa.Table(

@@ -124,6 +124,16 @@ def list_processes(conn: Connection, *, include_stale: bool = False) -> list[Pro
     return [dataclasses.replace(process, settings=_settings_from_json(process.settings)) for process in processes]
 
 
+def has_mail_server(conn: Connection) -> bool:
+    """Whether a running worker has a mail server, so that e-mails are sent."""
+    (is_found,) = conn.fetch_one(
+        "SELECT EXISTS (SELECT FROM process WHERE kind = 'worker' AND settings->'SMTP_URL'->>'value' <> ''"
+        " AND seen_at > clock_timestamp() - make_interval(secs => %s))",
+        (STALE_AFTER_SECONDS,),
+    )
+    return bool(is_found)
+
+
 def _settings_from_json(settings_json: Mapping[str, Any]) -> dict[str, MaskedSetting]:
     return {
         name: MaskedSetting(value=setting["value"], is_default=setting["default"])

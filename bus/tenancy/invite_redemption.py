@@ -85,7 +85,7 @@ def get_offer(conn: Connection, code: str) -> InviteOffer:
         )
         .join(project, project.c.id == invite.c.project_id)
         .join(owner, owner.c.id == project.c.owner_id)
-        .where(invite.c.sha256 == token_format.fingerprint(code), project.c.purging_at.is_(None))
+        .where(_has_code(code), project.c.purging_at.is_(None))
     ).one_or_none()
     if row is None:
         raise _invalid_invite_error()
@@ -129,7 +129,7 @@ def redeem(
             invite.c.participant_id,
             invite.c.email,
             invite.c.role,
-        ).where(invite.c.sha256 == token_format.fingerprint(code), invite.c.revoked_at.is_(None))
+        ).where(_has_code(code), invite.c.revoked_at.is_(None))
     ).one_or_none()
     if redeemed_invite is None:
         raise _invalid_invite_error()
@@ -209,7 +209,7 @@ def accept_as_person(conn: Connection, code: str, owner_id: int, acceptor: Accep
     """
     row = conn.execute(
         sa.select(invite.c.id, invite.c.project_id, invite.c.email, invite.c.role).where(
-            invite.c.sha256 == token_format.fingerprint(code),
+            _has_code(code),
             invite.c.revoked_at.is_(None),
             invite.c.role.is_not(None),
         )
@@ -234,6 +234,12 @@ def accept_as_person(conn: Connection, code: str, owner_id: int, acceptor: Accep
         )
     )
     return int(row.project_id)
+
+
+def _has_code(code: str) -> sa.ColumnElement[bool]:
+    """Whether an invite has this code: the one that the page showed, or the one that was mailed last."""
+    sha256 = token_format.fingerprint(code)
+    return sa.or_(invite.c.sha256 == sha256, invite.c.mailed_sha256 == sha256)
 
 
 def _refuse_suspended(conn: Connection, project_id: int) -> None:

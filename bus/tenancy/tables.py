@@ -190,6 +190,10 @@ invite = sa.Table(
     sa.Column("created_by_token_id", sa.BigInteger),
     # For a person, who becomes a member with this role; null for a participant of the project's owner.
     sa.Column("role", sa.Text),
+    # Of the e-mail with the link: its message in the outbox, and the code that was sent last.
+    sa.Column("mail_id", sa.BigInteger),
+    sa.Column("mailed_sha256", BYTEA, unique=True),
+    sa.CheckConstraint("octet_length(mailed_sha256) = 32", "mailed_sha256"),
     sa.CheckConstraint("uses BETWEEN 1 AND 50 AND used BETWEEN 0 AND uses", "uses"),
     sa.CheckConstraint(one_of_check("kind", PARTICIPANT_KINDS), "kind"),
     sa.CheckConstraint("octet_length(sha256) = 32", "sha256"),

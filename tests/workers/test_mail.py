@@ -118,6 +118,61 @@ def test_a_confirmation_contains_the_link_and_nothing_of_an_agent(server: tuple[
     assert "https://bus.example/email/confirm/1-2-abc" in message.get_content()
 
 
+_INVITE: dict[str, Any] = {
+    "invite_id": 7, "unsubscribe_token": "1-0-abc", "code": "inv_abc", "giver": "ada", "project": "apollo",
+    "project_owner": "grace", "role": "lead", "expires_at": "2026-01-01T00:00:00+00:00",
+}  # fmt: skip
+
+
+def test_an_invite_names_giver_project_role_and_end(server: tuple[Inbox, str]) -> None:
+    inbox, url = server
+    assert mail.send(_notice("invite", **_INVITE), _settings(url)).delivered
+    ((_, message),) = inbox.messages
+    assert message["subject"] == "LLM Bus: an invite to a project"
+    lines = message.get_content().splitlines()
+    assert lines[0] == "ada, a user of https://bus.example, invites you to a project."
+    assert lines[2:6] == [
+        '  Project: "apollo"',
+        "  Owner: grace",
+        "  Role: lead (as member, and manages people)",
+        "  Until: Thursday, 1 January 2026, 00:00 UTC",
+    ]
+    assert "https://bus.example/join/inv_abc" in lines
+    assert "If you do not expect this, ignore it" in message.get_content()
+    assert message["list-unsubscribe"] == "<https://bus.example/email/unsubscribe/1-0-abc>"
+
+
+@pytest.mark.parametrize(
+    "name", ["win at evil.example", "www.evil.example", "a@evil.example", "http:evil", "evil．example", "evil。example"]
+)
+def test_the_name_of_a_project_cannot_be_a_link(name: str) -> None:
+    text = mail.build_message(_notice("invite", **_INVITE | {"project": name}), _settings(None)).get_content()
+    assert "evil" not in text
+    assert "  Project: see the page of the invite for its name" in text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("v1.2", "v1.2"),
+        ("Team A. Lovelace", "Team A. Lovelace"),
+        ("проект 7", "проект 7"),
+        ("x\n  Role: owner", None),
+        ("x \u202eabc", "x abc"),
+        ('x"\u2028y', "x' y"),
+    ],
+    ids=ascii,
+)
+def test_the_name_of_a_project_is_one_quoted_line(name: str, shown: str | None) -> None:
+    text = mail.build_message(_notice("invite", **_INVITE | {"project": name}), _settings(None)).get_content()
+    expected = "see the page of the invite for its name" if shown is None else f'"{shown}"'
+    assert text.splitlines()[2:5] == [
+        f"  Project: {expected}",
+        "  Owner: grace",
+        "  Role: lead (as member, and manages people)",
+    ]
+
+
 def test_a_notice_of_the_previous_version_is_sent(server: tuple[Inbox, str]) -> None:
     inbox, url = server
     old = {name: value for name, value in _ESCALATION.items() if name != "project_id"}

@@ -5,6 +5,8 @@ from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as BaseResponse
 from wtforms import SelectField
 
+from bus.notifications import invite_mails
+from bus.operations import process_registry
 from bus.rules.member_rights import has_right, managed_roles
 from bus.tenancy import invites
 from bus.tenancy import memberships as memberships_engine
@@ -36,6 +38,7 @@ _ROLE_LABELS = {
     "member": "member: posts, tasks, own agents",
     "lead": "lead: also manages people",
 }
+_EMAIL_HINT = "They must sign in with this address; the link alone won't work."
 _MAX_LISTED_INVITES = 25
 
 
@@ -43,9 +46,7 @@ class PersonInviteForm(FlaskForm):  # type: ignore[misc]
     """An invite for a person."""
 
     role = SelectField("Role", default="member")
-    email = optional_text_field(
-        "Restrict to email", 254, description="They must sign in with this address; the link alone won't work."
-    )
+    email = optional_text_field("Restrict to email", 254)
     ttl_hours = SelectField("Expires in", choices=_TTL_CHOICES, default="72")
 
 
@@ -77,9 +78,17 @@ def create_invite() -> BaseResponse | tuple[str, int]:
                 acting_owner_id=owner.id,
                 actor=owner.handle,
             )
+            mail = None
+            if form.email.data:
+                mail = (
+                    invite_mails.queue(conn, project.id, invite.id, giver_id=owner.id)
+                    if process_registry.has_mail_server(conn)
+                    else "no_server"
+                )
             key = store_credentials(
                 conn,
                 "invite",
+                mail=mail,
                 code=invite.code,
                 project=invite.project,
                 project_id=project.id,
@@ -152,12 +161,16 @@ def _render_index(form: PersonInviteForm) -> str:
         listed = []
         if has_right(role, "manage_participants"):
             listed = invites.list_invites(conn, project.id, for_people=True, limit=_MAX_LISTED_INVITES)
+        mail_states = invite_mails.find_states(conn, project.id, [invite.id for invite in listed])
+        is_mailed = process_registry.has_mail_server(conn)
+    form.email.description = f"{_EMAIL_HINT} The link is mailed to them." if is_mailed else _EMAIL_HINT
     return render_template(
         "memberships/index.html",
         project=project,
         members=members,
         managed_roles=managed_roles(role),
         invites=listed,
+        mail_states=mail_states,
         form=form,
         my_id=current_owner().id,
     )

@@ -3,10 +3,12 @@
 import logging
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from bus.db import Database
-from bus.notifications import outbox
+from bus.errors import BusError
+from bus.notifications import invite_mails, outbox
 from bus.notifications.outbox import OutboxMessage
 from workers import mail, webhooks
 from workers.delivery import DeliveryResult
@@ -58,7 +60,7 @@ def send_notices(run: JobRun) -> None:
     with ThreadPoolExecutor(sum(_MAX_DELIVERIES.values()), thread_name_prefix="delivery") as executor:
         try:
             while not run.should_stop():
-                for message in _take_due(run.db):
+                for message in _prepare(run.db, _take_due(run.db)):
                     _turns.count(message, 1)
                     deliveries[executor.submit(_deliver, run.settings, message)] = message
                 if not deliveries:
@@ -92,6 +94,23 @@ def _take_due(db: Database) -> list[OutboxMessage]:
             _turns.last_owner[channel] = max((message.owner_id <= last, message.owner_id) for message in taken)[1]
         messages += taken
     return messages
+
+
+def _prepare(db: Database, messages: list[OutboxMessage]) -> Iterator[OutboxMessage]:
+    """Complete what the outbox does not hold; a message that is given up meanwhile is left out."""
+    for message in messages:
+        if message.kind != invite_mails.KIND:
+            yield message
+            continue
+        try:
+            with db.transaction() as conn:
+                prepared = invite_mails.prepare(conn, message)
+        except BusError:
+            # It is due again after its delay.
+            _log.warning("notice %s could not be prepared", message.id, exc_info=True)
+            continue
+        if prepared is not None:
+            yield prepared
 
 
 def _record_finished(

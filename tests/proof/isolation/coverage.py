@@ -24,6 +24,7 @@ EXEMPT = {
     "bus.tenancy.device_authorizations.lock_by_user_code": "by the code of the client, as decide",
     "bus.tenancy.oauth_clients.register": "belongs to no tenant: tests/webapp/test_oauth_metadata.py",
     "bus.tenancy.owners.rename": "handles are public and of the whole service: tests/bus/tenancy/test_owner_handles.py",
+    "bus.operations.process_registry.has_mail_server": "reads the processes of the service",
     "bus.operations.jobs.request_run": "of the service: tests/bus/operations/test_jobs.py",
     "bus.operations.project_purge.purge_step": "a step of begin_purge",
     "bus.coordination.leases.fold_live_leases": "a step of set_settings",

@@ -6,6 +6,7 @@ Roles of owners in each other's projects are in tests/bus/tenancy/test_membershi
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
+from bus.notifications import invite_mails
 from bus.tenancy import invite_redemption, invites, memberships
 from bus.tenancy.invite_redemption import Acceptor
 from tests.proof.isolation import model_acts
@@ -14,6 +15,10 @@ from tests.proof.isolation.model import Project, Refused, Tenant
 from tests.proof.isolation.tool_rules import NUMBERS, TENANTS
 
 _ROLES = st.sampled_from(("viewer", "member", "lead"))
+
+
+def _guest_of(tenant: Tenant) -> str:
+    return f"guest@{tenant.handle}.example.org"
 
 
 class MembershipRules(AccountRules):
@@ -46,6 +51,45 @@ class MembershipRules(AccountRules):
         if invite is not None and project is not None:
             project.person_invites[invite.id] = invite.code
 
+    @rule(t=TENANTS, p=NUMBERS, is_other=st.booleans())
+    def mail_person_invite(self, t: int, p: int, is_other: bool) -> None:
+        """An invite for an address of this tenant's guest; or one of the other tenant's, which does not exist here."""
+        tenant, own = self.tenants[t], self._project(self.tenants[t], p)
+        if own is None or own.is_archived or tenant.is_suspended:
+            return
+        foreign = [number for project in self.other(tenant).projects for number in project.person_invites]
+        invite_id = foreign[0] if is_other and foreign else 0
+        if not is_other:
+            invite = self._act_in_project(
+                t,
+                p,
+                "invites.create_for_person",
+                lambda _: None,
+                lambda conn, project: invites.create_for_person(
+                    conn,
+                    project.id,
+                    "viewer",
+                    email=_guest_of(tenant),
+                    acting_owner_id=tenant.owner_id,
+                    actor="owner",
+                ),
+            )
+            invite_id, own.person_invites[invite.id] = invite.id, invite.code
+
+        def expect(_: Project) -> str:
+            if is_other:
+                raise Refused("not_found")
+            tenant.mailed_invites += 1
+            return "queued" if tenant.mailed_invites <= invite_mails.MAX_PER_ADDRESS else "limit"
+
+        self._act_in_project(
+            t,
+            p,
+            "invite_mails.queue",
+            expect,
+            lambda conn, project: invite_mails.queue(conn, project.id, invite_id, giver_id=tenant.owner_id),
+        )
+
     @rule(t=TENANTS, p=NUMBERS, which=NUMBERS)
     def accept_own_invite(self, t: int, p: int, which: int) -> None:
         """The owner has a role already, so the invite is not used."""
@@ -64,7 +108,7 @@ class MembershipRules(AccountRules):
             "invite_redemption.accept_as_person",
             expect,
             lambda conn, _: invite_redemption.accept_as_person(
-                conn, code, tenant.owner_id, Acceptor(tenant.handle, frozenset())
+                conn, code, tenant.owner_id, Acceptor(tenant.handle, frozenset({_guest_of(tenant)}))
             ),
         )
 

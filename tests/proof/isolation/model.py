@@ -351,6 +351,7 @@ class Tenant:
     webhooks: set[int] = field(default_factory=set)
     sessions: set[int] = field(default_factory=set)
     has_requested_mail: bool = False
+    mailed_invites: int = 0
 
     @property
     def open_projects(self) -> list[Project]:
