@@ -10,12 +10,17 @@ from pathlib import Path
 import httpcore2
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from tests import servers
 from tests.chromium import SKIP_REASON
 
 # Clients of tests talk to servers of this machine; each would read the certificates of the system for 46 ms.
 httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
+
+# Limits of time would fail tests on a loaded machine.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 _SERVERS = pytest.StashKey[servers.Servers]()
 

@@ -78,6 +78,15 @@ def is_loopback_host(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
+def _require_root_url(url: str) -> str:
+    parts = urlsplit(_require_readable_url(url))
+    if parts.path or parts.query or parts.fragment:
+        raise ValueError(
+            "must be an address without a path, such as https://bus.example.org: the web takes a host name for itself."
+        )
+    return _require_readable_url(url)
+
+
 def _require_text_file(name: str) -> Path:
     path = Path(name)
     if not path.is_absolute():
@@ -96,6 +105,7 @@ def _require_text_file(name: str) -> Path:
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
 # An address to which paths are added; slashes at its end are dropped.
 BaseUrl = Annotated[str, AfterValidator(_require_readable_url), Field(title="URL: a web address")]
+RootUrl = Annotated[str, AfterValidator(_require_root_url), Field(title="URL: a web address without a path")]
 WebUrl = Annotated[str, AfterValidator(require_web_url), Field(title="URL: http:// or https://")]
 RedisUrl = Annotated[str, AfterValidator(require_redis_url), Field(title="URL: redis://, rediss:// or unix://")]
 # A file that is read again at each use; it must be readable at the start.

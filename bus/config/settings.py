@@ -9,7 +9,7 @@ from pydantic.config import JsonDict
 
 from bus.config.database_url import parse_database_url
 from bus.config.errors import SettingError
-from bus.config.field_types import BaseUrl, LongSecret, Names, RedisUrl, is_secure_url
+from bus.config.field_types import BaseUrl, LongSecret, Names, RedisUrl, RootUrl, is_secure_url
 from bus.config.variables import Environment, EnvironmentSettings, reading
 
 __all__ = ["SettingError", "Settings", "is_allowed", "serves_oauth", "strip_default_port"]
@@ -60,7 +60,7 @@ class Settings(EnvironmentSettings):
         ),
     ] = None
     public_url: Annotated[
-        BaseUrl,
+        RootUrl,
         Field(validation_alias="PUBLIC_URL", description="public address of the web", json_schema_extra=_ALL_BUT_BEAT),
     ] = "http://127.0.0.1:8787"
     mcp_url: BaseUrl = Field(

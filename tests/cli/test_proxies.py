@@ -1,5 +1,6 @@
-"""nginx and Caddy with the files of deploy/: TLS, long waits, restarts of gateways in turn, removed headers, logs."""
+"""nginx and Caddy with the files of deploy/: TLS, long waits, streams, restarts in turn, removed headers, logs."""
 
+import asyncio
 import http.server
 import json
 import shutil
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.client.subscriptions import listen
 
 from bus.db import Database
 from tests import servers
@@ -151,6 +155,7 @@ def _running_proxy(name: str, folder: Path, web: int, gateways: list[int]) -> It
         wait_until(is_ready)
         yield proxy
     finally:
+        # A stream that a client has left would hold up the end of Caddy.
         process.terminate()
         process.wait(30)
 
@@ -171,6 +176,7 @@ def test_a_proxy_with_several_gateways(name: str, database_url: str, tmp_path: P
     ):
         _check_headers_and_log(proxy, web)
         _check_long_wait(proxy, team)
+        asyncio.run(_check_stream(proxy, team))
         # Caddy 2.6 cannot send the body of a call again after a refused connection; see the page on installing.
         if name == "nginx":
             _check_restart_in_turn(proxy, team, gateways)
@@ -203,6 +209,24 @@ def _check_long_wait(proxy: _Proxy, team: Team) -> None:
         answer = waiting.result()
     assert answer.status_code == 200
     assert "wake up" in answer.text
+
+
+async def _check_stream(proxy: _Proxy, team: Team) -> None:
+    """An event reaches a subscriber while its stream goes on."""
+    headers = {"Authorization": f"Bearer {team.bob.token}", "Host": f"{_NAME}:{proxy.port}"}
+    async with (
+        httpx2.AsyncClient(headers=headers, verify=False, timeout=60) as http,
+        Client(streamable_http_client(f"https://127.0.0.1:{proxy.port}/mcp", http_client=http)) as client,
+        listen(client.session, resource_subscriptions=["bus://inbox"]) as subscription,
+        asyncio.timeout(60),
+    ):
+        with proxy.client() as other:
+            for subject in ("first", "second"):
+                answer = await asyncio.to_thread(
+                    proxy.call, other, team.alice, "post", subject=subject, body="Text.", to_lane="web"
+                )
+                assert answer.status_code == 200
+                assert getattr(await anext(subscription), "uri", None) == "bus://inbox"
 
 
 def _check_restart_in_turn(proxy: _Proxy, team: Team, gateways: list[GatewayProcess]) -> None:

@@ -495,7 +495,7 @@ def test_the_mode_that_the_user_gave_a_file_since_stays(place: Workplace) -> Non
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=30)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     markdown=st.binary(max_size=30) | TEXT.map(str.encode),
     toml=st.lists(st.sampled_from(["a = 1\n", "# c\r\n", "\n", "[b]\n", "c.d = ''\n", "e = [\n1,\n]"]), unique=True),

@@ -156,6 +156,8 @@ def test_a_wrong_database_url_is_not_shown(url: str, shown: str) -> None:
         ("PORT", "9" * 5000),
         ("PORT", "\u0663"),
         ("PUBLIC_URL", "http://[::1"),
+        ("PUBLIC_URL", "https://bus.example.org/sub"),
+        ("PUBLIC_URL", "https://bus.example.org/?a=b"),
         ("MCP_URL", "http://[::1/mcp"),
         *(("REDIS_URL", url) for url in ("/5", "redis://", "http://localhost:6379", "unix:", "localhost")),
         ("GATEWAY_FAST_PATH", "maybe"),
@@ -176,7 +178,7 @@ def test_an_empty_host_means_all_addresses_and_other_blank_values_count_as_not_s
 
 
 def test_an_address_with_a_password_leaves_it_out_of_hosts_and_origins() -> None:
-    with reading({"DATABASE_URL": _URL, "PUBLIC_URL": "https://ann:hunter2@Bus.example.org/x"}) as env:
+    with reading({"DATABASE_URL": _URL, "PUBLIC_URL": "https://ann:hunter2@Bus.example.org/"}) as env:
         settings = Settings.from_env(env)
     assert (settings.allowed_hosts[-1], settings.allowed_origins[-1]) == ("bus.example.org", "https://bus.example.org")
     assert "hunter2" not in f"{settings!r} {env.masked_settings()}"

@@ -113,6 +113,9 @@ def test_an_overlapping_lease_is_granted_and_names_the_others(
         ("a/b/c", "a", True),
         ("a", "a/b/c/d/e", True),
         ("A/b", "a/b", False),
+        ("src", "src/zone.py", True),
+        ("src", "src/~draft", True),
+        ("src", "src/été/x", True),
     ],
 )
 def test_overlap_is_symmetric_and_the_same_in_who_holds(
