@@ -4,6 +4,7 @@ import logging
 
 import psycopg
 from flask import Flask, Response, g, jsonify, make_response, render_template, request
+from flask.globals import request_ctx
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
@@ -78,6 +79,10 @@ def render_error_page(status: int, message: str | None = None, *, retry_url: str
     title, default_message = _ERROR_TEXTS.get(status, _OTHER_ERROR_TEXTS)
     if is_api_request():
         response = jsonify(ok=False, error=_API_ERRORS.get(status, title.lower()), message=message or default_message)
+    elif request_ctx.url_adapter is None:
+        # The Host header is none, so the page would have no address for its links.
+        response = make_response(f"{title}\n")
+        response.mimetype = "text/plain"
     else:
         response = make_response(
             render_template(

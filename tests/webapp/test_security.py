@@ -180,6 +180,18 @@ def test_trusted_proxies_report_the_client_address(make_web: Callable[..., WebAp
         assert conn.fetch_one("SELECT address FROM session") == ("203.0.113.9",)
 
 
+@pytest.mark.parametrize("host", ["Ãû", "a b", "a/b", "[::1", "a:99999999", "", "9" * 300, "a..b"])
+@pytest.mark.parametrize("path", ["/", "/admin/", "/healthz", "/join"])
+def test_a_malformed_host_name_is_no_error_of_the_service(site: WebApp, host: str, path: str) -> None:
+    for method in ("GET", "POST", "TRACE"):
+        with capture_logs(logging.ERROR) as entries:
+            response = site.new_browser()._open(method, path, headers={"Host": host})
+        assert entries == []
+        assert response.status_code in (200, 400, 405, 421)
+        assert path == "/healthz" or response.status_code != 200
+        assert "Traceback" not in response.text
+
+
 def test_an_unknown_host_name_is_refused(site: WebApp) -> None:
     client = site.app.test_client()
     answer = client.get("/", base_url="https://evil.example")
