@@ -8,7 +8,7 @@ from bus.coordination.change_notifications import NotificationPublisher
 from bus.ctx import Ctx
 from bus.db import Database
 from bus.imports.transactions import Transactions
-from bus.tenancy import participations, projects
+from bus.tenancy import owner_participation, projects
 from cli.runtime import settings_for_cli
 
 
@@ -32,4 +32,4 @@ def owner_of_project(open_transaction: Transactions, name: str) -> Ctx:
     """
     with open_transaction() as conn:
         project = projects.get_by_name(conn, name)
-        return participations.get_or_create_owner_context(conn, project.owner_id, project.id)
+        return owner_participation.get_or_create_owner_context(conn, project.owner_id, project.id)

@@ -4,7 +4,7 @@ from flask import g
 
 from bus.coordination import presence
 from bus.ctx import Ctx
-from bus.tenancy import participations
+from bus.tenancy import owner_participation
 from webapp.auth import current_owner
 from webapp.blueprints import current_project
 from webapp.context import connection, transaction
@@ -15,10 +15,10 @@ def current_caller() -> Ctx:
     if "bus_caller" not in g:
         owner_id, project_id = current_owner().id, current_project().id
         with connection() as conn:
-            caller = participations.find_owner_context(conn, owner_id, project_id)
+            caller = owner_participation.find_owner_context(conn, owner_id, project_id)
         if caller is None:
             with transaction() as conn:
-                caller = participations.get_or_create_owner_context(conn, owner_id, project_id)
+                caller = owner_participation.get_or_create_owner_context(conn, owner_id, project_id)
         g.bus_caller = caller
     ctx: Ctx = g.bus_caller
     return ctx

@@ -28,7 +28,7 @@ from bench.stats import summarize_latencies
 from bench.workloads import MixedWorkload, extract_int
 from bus.auth import sessions
 from bus.config.settings import Settings
-from bus.tenancy import participations
+from bus.tenancy import owner_participation
 from cli.embedded import child
 from webapp.app import create_app
 from webapp.streams import MAX_STREAMS_PER_SESSION
@@ -98,7 +98,7 @@ def _make_session_cookie(environment: Environment, teams: list[Team]) -> str:
     with environment.database.transaction() as conn:
         token = sessions.open_session(conn, owner_id, method="link", ttl=timedelta(hours=1))
         for team in teams:
-            participations.get_or_create_owner_context(conn, owner_id, team.project_id)
+            owner_participation.get_or_create_owner_context(conn, owner_id, team.project_id)
     app = create_app(Settings.from_env({"DATABASE_URL": environment.database_url}))
     app.extensions["bus.db"].close()
     return f"{app.config['BUS_COOKIE_NAME']}={token}"

@@ -22,7 +22,7 @@ from bus.analytics import rollups
 from bus.auth import sessions
 from bus.config.settings import Settings
 from bus.db import Database
-from bus.tenancy import invites, participations
+from bus.tenancy import invites, owner_participation
 from webapp.app import create_app
 from webapp.blueprints import OwnerBlueprint
 from webapp.settings import WebOptions
@@ -126,7 +126,7 @@ def _list_page_urls(app: Flask, harness: Harness, team: Team) -> Iterator[tuple[
     """List the name and the URL of every page of an owner, with and without its filters."""
     database, ctx = harness.environment.database, team.agents[1].ctx
     with database.transaction() as conn:
-        participations.get_or_create_owner_context(conn, ctx.owner_id, team.project_id)
+        owner_participation.get_or_create_owner_context(conn, ctx.owner_id, team.project_id)
         for _ in range(60):
             invites.create_for_owner(conn, team.project_id, actor="bench")
         (last_seq,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (team.project_id,))

@@ -22,7 +22,7 @@ from bus.db import Connection
 from bus.errors import BusError, InvalidArgument
 from bus.rules import validation
 from bus.rules.task_transitions import next_status, would_create_cycle
-from bus.tenancy import participations
+from bus.tenancy import participation_queries
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,9 @@ def create(
             return TaskStatus(task_id=stored["task_id"], status=stored["status"], unread=unread)
     transaction = CallerTransaction(conn, ctx)
     assignee = (
-        None if owner is None else participations.get_addressable(conn, ctx, transaction.project_id, owner, "owner")
+        None
+        if owner is None
+        else participation_queries.get_addressable(conn, ctx, transaction.project_id, owner, "owner")
     )
     unfinished_ids = task_blockers.list_unfinished(transaction, blocking_ids)
     (task_id,) = conn.fetch_one(
@@ -191,7 +193,7 @@ def assign(conn: Connection, ctx: Ctx, task_id: int, owner: str) -> TaskAssignme
     """
     transaction = CallerTransaction(conn, ctx)
     task = task_rows.get_row(transaction, task_id)
-    assignee = participations.get_addressable(conn, ctx, transaction.project_id, owner, "owner")
+    assignee = participation_queries.get_addressable(conn, ctx, transaction.project_id, owner, "owner")
     status = next_status("assign", task.status)
     if (status, assignee.id) != (task.status, task.participation_id):
         task_rows.update_row(transaction, task_id, status=status, participation_id=assignee.id, owner=assignee.actor)

@@ -18,8 +18,9 @@ from bus.imports.findings import Finding, Findings
 from bus.imports.former_ids import list_numbers, record_ids
 from bus.imports.original_values import clean_label, clean_text, clip
 from bus.imports.transactions import Transactions
-from bus.tenancy import participations
-from bus.tenancy.participations import IssuedParticipation, Participation
+from bus.tenancy import participation_queries, participations
+from bus.tenancy.participation_queries import Participation
+from bus.tenancy.participations import IssuedParticipation
 
 _HEADER_START, _HEADER_END = "---json\n", "\n---\n"
 _THREAD_PREFIX = "thread "
@@ -83,7 +84,7 @@ def import_archive(transactions: Transactions, project_id: int, folder: Path, *,
         by_name = {
             name: participation
             for name in names
-            if (participation := participations.find(conn, project_id, clean_label(name))) is not None
+            if (participation := participation_queries.find(conn, project_id, clean_label(name))) is not None
         }
     imported = 0
     for start in range(0, len(messages), _BATCH_SIZE):
@@ -97,7 +98,7 @@ def import_archive(transactions: Transactions, project_id: int, folder: Path, *,
 
 def _join(conn: Connection, project_id: int, name: str, actor: str, findings: Findings) -> IssuedParticipation | None:
     label = clean_label(name)
-    if participations.find(conn, project_id, label) is not None:
+    if participation_queries.find(conn, project_id, label) is not None:
         return None
     try:
         return participations.join(conn, project_id, label, actor=actor)

@@ -15,7 +15,7 @@ from bus.imports.former_ids import list_numbers, record_ids
 from bus.imports.original_values import clean_text, clip
 from bus.imports.transactions import Transactions
 from bus.rules.task_transitions import would_create_cycle
-from bus.tenancy import participations
+from bus.tenancy import participation_queries
 
 # Issues that still have work: those of other statuses, custom ones included, are open as well.
 _DONE_STATUSES = ("closed", "tombstone")
@@ -213,7 +213,7 @@ def _create_task(conn: Connection, ctx: Ctx, issue: Issue, blocking: Sequence[in
 
 def _find_assignee(conn: Connection, ctx: Ctx, name: str) -> str | None:
     try:
-        participation = participations.find(conn, ctx.project_id, name)
+        participation = participation_queries.find(conn, ctx.project_id, name)
     except BusError:
         return None
     return None if participation is None else participation.actor

@@ -16,7 +16,7 @@ from bus.imports.original_tenancy import ImportedProject
 from bus.imports.original_values import clean_label, clip
 from bus.rules import surfaces, token_format, validation
 from bus.rules.enums import PARTICIPANT_KINDS
-from bus.tenancy import participations
+from bus.tenancy import participation_lanes
 from bus.tenancy.tables import invite, token
 
 _ID_BATCH_SIZE = 50_000
@@ -224,7 +224,7 @@ def import_tokens(conn: Connection, source: OriginalSource, project: ImportedPro
             )
         )
     for participation_id in project.participations.values():
-        participations.join_current_lane(conn, project.id, participation_id)
+        participation_lanes.join_current_lane(conn, project.id, participation_id)
     # Else they would count as posts without a recipient.
     conn.execute(
         "UPDATE post o SET recipients = (SELECT count(*) FROM delivery d WHERE d.project_id = o.project_id"

@@ -17,7 +17,7 @@ from bus.db import Connection
 from bus.errors import BusError, NotFound
 from bus.rules import token_format, validation
 from bus.scopes import FULL_SCOPE, Scope
-from bus.tenancy import audit, participations, token_store, tokens
+from bus.tenancy import audit, participation_queries, participations, project_locks, token_store, tokens
 from bus.tenancy.invite_authority import end_unauthorized_invites
 from bus.tenancy.participations import IssuedParticipation
 from bus.tenancy.tables import client_grant
@@ -144,8 +144,10 @@ def connect_participant(
     )
     if row is None:
         raise NotFound("participant in the project")
-    locked_project = participations.lock_project(conn, row[0], member_id=owner_id)
-    participation = participations.get_token_holder(conn, locked_project.project_id, participation_id, host_id=owner_id)
+    locked_project = project_locks.lock_project(conn, row[0], member_id=owner_id)
+    participation = participation_queries.get_token_holder(
+        conn, locked_project.project_id, participation_id, host_id=owner_id
+    )
     issued = tokens.add_to_participation(
         conn,
         locked_project,
@@ -175,8 +177,8 @@ def connect_new_participant(
         BusError: `conflict` when a participant of that name is in the project already.
     """
     label = validation.label(name, "name")
-    locked_project = participations.lock_project(conn, project_id, member_id=owner_id)
-    if participations.find(conn, project_id, f"{locked_project.host_handle}/{label}", "name") is not None:
+    locked_project = project_locks.lock_project(conn, project_id, member_id=owner_id)
+    if participation_queries.find(conn, project_id, f"{locked_project.host_handle}/{label}", "name") is not None:
         raise BusError(
             "conflict", f"name {label} is in this project already: choose that participant, or another name."
         )
@@ -285,7 +287,7 @@ def _lock(conn: Connection, condition: str, *values: Any) -> ClientGrant | None:
     if row is None:
         return None
     try:
-        participations.lock_project(conn, row[0], grants=False)
+        project_locks.lock_project(conn, row[0], grants=False)
     except NotFound:
         # The project is being deleted.
         return None

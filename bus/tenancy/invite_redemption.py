@@ -12,10 +12,19 @@ from bus.db import Connection, from_row, one_time_store
 from bus.errors import BusError, InvalidArgument
 from bus.rules import token_format, validation
 from bus.rules.confusables import skeleton
-from bus.tenancy import memberships, participants, participations, tokens
+from bus.tenancy import (
+    memberships,
+    owner_participation,
+    participants,
+    participation_queries,
+    participations,
+    project_locks,
+    tokens,
+)
 from bus.tenancy.invite_authority import may_still_invite
 from bus.tenancy.invites import INVITE_STATE
-from bus.tenancy.participations import IssuedParticipation, LockedProject
+from bus.tenancy.participations import IssuedParticipation
+from bus.tenancy.project_locks import LockedProject
 from bus.tenancy.tables import invite, invite_redemption, owner, project
 
 # How long a client can repeat a redemption whose answer was lost.
@@ -157,7 +166,7 @@ def redeem(
         return stored
     _refuse_suspended(conn, redeemed_invite.project_id)
     terms = _count_use(conn, redeemed_invite.id)
-    locked_project = participations.lock_project_owner(conn, redeemed_invite.project_id)
+    locked_project = project_locks.lock_project_owner(conn, redeemed_invite.project_id)
     actor = f"invite {terms.hint}" if acceptor is None else acceptor.handle
     if redeemed_invite.participant_id is not None:
         issued = _join_or_add_token(
@@ -223,7 +232,7 @@ def accept_as_person(conn: Connection, code: str, owner_id: int, acceptor: Accep
     _refuse_suspended(conn, row.project_id)
     _count_use(conn, row.id)
     memberships.add(conn, row.project_id, owner_id, row.role, actor=acceptor.handle)
-    member = participations.find_owner_context(conn, owner_id, row.project_id)
+    member = owner_participation.find_owner_context(conn, owner_id, row.project_id)
     assert member is not None
     conn.execute(
         sa.insert(invite_redemption).values(
@@ -318,7 +327,7 @@ def _join_or_add_token(
     participant = participants.find_active(conn, locked_project.owner_id, participant_id)
     if participant is None:
         raise BusError("not_found", "That participant was removed; ask the sender of the invite.", reason="invalid")
-    participation = participations.find_of_participant(conn, locked_project.project_id, participant_id)
+    participation = participation_queries.find_of_participant(conn, locked_project.project_id, participant_id)
     if participation is not None:
         return tokens.add_to_participation(conn, locked_project, participation, actor=actor)
     return participations.add_participant(conn, locked_project, participant, lane=lane, is_admin=is_admin, actor=actor)

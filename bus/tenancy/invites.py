@@ -12,7 +12,7 @@ from bus.db import Connection
 from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import token_format, validation
 from bus.rules.enums import MEMBER_ROLES
-from bus.tenancy import audit, authentication, memberships, owners, participants, participations
+from bus.tenancy import audit, authentication, memberships, owner_participation, owners, participants, project_locks
 from bus.tenancy.invite_authority import may_still_invite
 from bus.tenancy.suspension import refuse_suspended_lead, require_active_owner
 from bus.tenancy.tables import invite, invite_redemption, project
@@ -159,7 +159,7 @@ def create_for_owner(
             "SELECT 1 FROM participant_name WHERE owner_id = %s AND label_key = %s", (locked_project.owner_id, key)
         ):
             raise BusError("conflict", f"The name {label} is taken; choose another.", reason="name_taken")
-        participations.refuse_handle_as_label(conn, project_id, label)
+        participants.refuse_handle_as_label(conn, project_id, label)
     if participant_id is not None:
         participant = participants.find_active(conn, locked_project.owner_id, participant_id)
         if participant is None:
@@ -236,11 +236,11 @@ def create_for_person(
     address = validation.email(email, "email") if email is not None else None
     if address is not None and uses != 1:
         raise InvalidArgument("An invite for one address has one use; leave uses out.")
-    locked_project = participations.lock_project(conn, project_id, member_id=acting_owner_id)
+    locked_project = project_locks.lock_project(conn, project_id, member_id=acting_owner_id)
     memberships.require_managed_role(memberships.find_role(conn, acting_owner_id, project_id), role)
     giver = None
     if acting_owner_id != locked_project.owner_id:
-        giver = participations.find_owner_context(conn, acting_owner_id, project_id)
+        giver = owner_participation.find_owner_context(conn, acting_owner_id, project_id)
         assert giver is not None
     code, row = _insert(
         conn,

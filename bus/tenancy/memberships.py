@@ -16,9 +16,10 @@ from bus.db import Connection
 from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules.enums import MEMBER_ROLES
 from bus.rules.member_rights import OWNER, managed_roles
-from bus.tenancy import participations
+from bus.tenancy import owner_participation, participation_queries, participations, project_locks
 from bus.tenancy.invite_authority import end_unauthorized_invites
-from bus.tenancy.participations import LockedProject, Participation
+from bus.tenancy.participation_queries import Participation
+from bus.tenancy.project_locks import LockedProject
 from bus.tenancy.suspension import refuse_suspended_lead
 from bus.tenancy.tables import membership
 
@@ -123,10 +124,10 @@ def add(conn: Connection, project_id: int, owner_id: int, role: str, *, actor: s
     )
     conn.execute(sa.insert(membership).values(project_id=project_id, owner_id=owner_id, role=role))
     # A viewer is granted nothing but its own participation.
-    locked_project = participations.lock_project_owner(conn, project_id, grants=False, member_id=owner_id)
-    participations.require_active(conn, locked_project)
+    locked_project = project_locks.lock_project_owner(conn, project_id, grants=False, member_id=owner_id)
+    project_locks.require_active(conn, locked_project)
     _refuse_handle_in_use(conn, project_id, owner_id, locked_project.host_handle)
-    participations.create_own_participation(conn, locked_project, is_admin=role == "lead")
+    owner_participation.create_own_participation(conn, locked_project, is_admin=role == "lead")
     participations.record_act(
         conn, locked_project, owner_id, actor, "membership.add", locked_project.host_handle, role=role
     )
@@ -149,7 +150,7 @@ def set_role(conn: Connection, project_id: int, owner_id: int, role: str, *, act
         raise InvalidArgument(f"role must be one of: {', '.join(MEMBER_ROLES)}.")
     locked_project, present = _lock_managed(conn, project_id, owner_id, acting_owner_id)
     require_managed_role(find_role(conn, acting_owner_id, project_id), role)
-    participations.require_active(conn, locked_project)
+    project_locks.require_active(conn, locked_project)
     if role == present:
         return False
     conn.execute(
@@ -210,14 +211,14 @@ def _lock_managed(conn: Connection, project_id: int, owner_id: int, acting_owner
     if owner_id != acting_owner_id:
         require_managed_role(acting_role, role)
         refuse_suspended_lead(conn, project_id, acting_owner_id)
-    return participations.lock_project_owner(conn, project_id, grants=False, member_id=owner_id), role
+    return project_locks.lock_project_owner(conn, project_id, grants=False, member_id=owner_id), role
 
 
 def _list_participations(
     conn: Connection, project_id: int, owner_id: int
 ) -> tuple[list[Participation], list[Participation]]:
     """Return the own participation of an owner in a project, and those of its participants."""
-    listed = participations.list_of_owner(conn, project_id, owner_id)
+    listed = participation_queries.list_of_owner(conn, project_id, owner_id)
     return [each for each in listed if each.is_owner], [each for each in listed if not each.is_owner]
 
 

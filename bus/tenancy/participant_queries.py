@@ -11,7 +11,7 @@ from bus.errors import NotFound
 from bus.limits import MAX_INTEGER, MAX_QUALIFIED_NAME_LENGTH
 from bus.rules import validation
 from bus.tenancy.authentication import fetch_all_as_caller
-from bus.tenancy.participations import Participation
+from bus.tenancy.participation_queries import Participation
 
 _LIVE_TOKENS = "FROM token t WHERE t.participation_id = p.id AND bus_token_is_live(t.revoked_at, t.expires_at)"
 # A connected client counts once, without its access tokens.

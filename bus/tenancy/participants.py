@@ -208,6 +208,19 @@ def validate_kind(kind: str | None) -> str:
     return kind or "agent"
 
 
+def refuse_handle_as_label(conn: Connection, project_id: int, label: str) -> None:
+    """Refuse a label that is the handle of a person in the project: the name alone would mean that person."""
+    if conn.fetch_one_or_none(
+        "SELECT 1 FROM owner_handle h WHERE h.handle = %s AND bus_project_role(%s, h.owner_id) IS NOT NULL",
+        (validation.label_key(label), project_id),
+    ):
+        raise BusError(
+            "conflict",
+            f"{label} is the handle of a person in this project; choose another name.",
+            reason="name_taken",
+        )
+
+
 def get_participation_id(conn: Connection, ctx: Ctx, name: str, argument: str) -> int:
     """Return the participation that a filter names; former names and removed participants are found too.
 

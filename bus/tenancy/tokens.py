@@ -11,9 +11,20 @@ from bus.db import Connection, from_row
 from bus.errors import NotFound
 from bus.rules import validation
 from bus.scopes import FULL_SCOPE, SCOPES, Scope
-from bus.tenancy import audit, authentication, participations, token_store
+from bus.tenancy import (
+    audit,
+    authentication,
+    participant_authority,
+    participation_lanes,
+    participation_queries,
+    participations,
+    project_locks,
+    token_store,
+)
 from bus.tenancy.invite_authority import end_unauthorized_invites
-from bus.tenancy.participations import IssuedParticipation, LockedProject, Participation
+from bus.tenancy.participation_queries import Participation
+from bus.tenancy.participations import IssuedParticipation
+from bus.tenancy.project_locks import LockedProject
 from bus.tenancy.tables import client_grant, token
 from bus.tenancy.token_store import GeneratedToken
 
@@ -74,7 +85,7 @@ def add(
     """Issue one more token of a participation; the others stay valid.
 
     Args:
-        reference: as for `participations.get`.
+        reference: as for `participation_queries.get`.
         member_id: an owner with a role in the project, whose participant it is; None for the project's owner.
         label: the owner's description of the token, at most 64 characters; may be empty.
         scope: what the token allows.
@@ -82,8 +93,8 @@ def add(
     """
     if label:
         validation.name(label, "label")
-    locked_project = participations.lock_project(conn, project_id, member_id=member_id)
-    participation = participations.get_token_holder(conn, project_id, reference, host_id=locked_project.host_id)
+    locked_project = project_locks.lock_project(conn, project_id, member_id=member_id)
+    participation = participation_queries.get_token_holder(conn, project_id, reference, host_id=locked_project.host_id)
     return add_to_participation(conn, locked_project, participation, label=label, ttl=ttl, scope=scope, actor=actor)
 
 
@@ -99,7 +110,7 @@ def add_to_participation(
 ) -> IssuedParticipation:
     """As `add`, in a project that is locked."""
     generated = token_store.generate(conn, participation.id, label=label, ttl=ttl, scope=scope)
-    participations.join_current_lane(conn, locked_project.project_id, participation.id)
+    participation_lanes.join_current_lane(conn, locked_project.project_id, participation.id)
     participations.record_act(
         conn,
         locked_project,
@@ -127,21 +138,21 @@ def rotate(
     """Issue a new token of a participation; revoke the older ones and the open invites that were created with them.
 
     Args:
-        reference: as for `participations.get`.
+        reference: as for `participation_queries.get`.
         member_id: as for `add`.
         scope: what the token allows; None: as much as the tokens that it replaces.
     Raises:
         BusError: `unknown_recipient` when no participant of the project has that name.
     Locks: the project clock, then the owner, then the tokens.
     """
-    locked_project = participations.lock_project(conn, project_id, member_id=member_id)
+    locked_project = project_locks.lock_project(conn, project_id, member_id=member_id)
     return _rotate(conn, locked_project, reference, ttl=ttl, scope=scope, actor=actor)
 
 
 def rotate_as_admin(conn: Connection, ctx: Ctx, name: str) -> IssuedParticipation:
     """As `rotate`, in the caller's project and as its project-admin."""
     actor = authentication.authorize_admin(conn, ctx)
-    return _rotate(conn, participations.lock_project_owner(conn, ctx.project_id), name, actor=actor)
+    return _rotate(conn, project_locks.lock_project_owner(conn, ctx.project_id), name, actor=actor)
 
 
 def _rotate(
@@ -153,13 +164,13 @@ def _rotate(
     scope: Scope | None = None,
     actor: str,
 ) -> IssuedParticipation:
-    participation = participations.get_token_holder(
+    participation = participation_queries.get_token_holder(
         conn, locked_project.project_id, reference, host_id=locked_project.host_id
     )
     scope = scope or _find_scope_to_keep(conn, participation.id)
     generated = token_store.generate(conn, participation.id, ttl=ttl, scope=scope)
     revoked = token_store.revoke_all(conn, [participation.id], except_token_id=generated.id)
-    participations.join_current_lane(conn, locked_project.project_id, participation.id)
+    participation_lanes.join_current_lane(conn, locked_project.project_id, participation.id)
     participations.record_act(
         conn,
         locked_project,
@@ -212,19 +223,19 @@ def revoke_all(
     """Revoke all tokens of a participation, and the open invites that were created with them; it stays in the project.
 
     Args:
-        acting_owner_id: as for `participations.require_authority`.
+        acting_owner_id: as for `participant_authority.require_authority`.
     Returns:
         The participation, and how many tokens were revoked.
     Locks: the project clock, then the owner, then the tokens.
     """
-    locked_project = participations.lock_project(conn, project_id, grants=False)
+    locked_project = project_locks.lock_project(conn, project_id, grants=False)
     return _revoke_all(conn, locked_project, reference, acting_owner_id, actor=actor)
 
 
 def revoke_as_admin(conn: Connection, ctx: Ctx, name: str) -> RevokeResult:
     """As `revoke_all`, in the caller's project and as its project-admin."""
     actor = authentication.authorize_admin(conn, ctx)
-    locked_project = participations.lock_project_owner(conn, ctx.project_id, grants=False)
+    locked_project = project_locks.lock_project_owner(conn, ctx.project_id, grants=False)
     participation, revoked = _revoke_all(conn, locked_project, name, None, actor=actor)
     return RevokeResult(project=locked_project.project_name, participant=participation.label, revoked=revoked)
 
@@ -232,8 +243,8 @@ def revoke_as_admin(conn: Connection, ctx: Ctx, name: str) -> RevokeResult:
 def _revoke_all(
     conn: Connection, locked_project: LockedProject, reference: str | int, acting_owner_id: int | None, *, actor: str
 ) -> tuple[Participation, int]:
-    participation = participations.get_token_holder(conn, locked_project.project_id, reference)
-    participations.require_authority(
+    participation = participation_queries.get_token_holder(conn, locked_project.project_id, reference)
+    participant_authority.require_authority(
         conn, locked_project.project_id, participation.owner_id, participation.actor, acting_owner_id
     )
     revoked = token_store.revoke_all(conn, [participation.id])
@@ -257,12 +268,12 @@ def revoke(conn: Connection, project_id: int, token_id: int, *, acting_owner_id:
     """Revoke one token of a project, and the open invites that were created with it; return whether anything changed.
 
     Args:
-        acting_owner_id: as for `participations.require_authority`.
+        acting_owner_id: as for `participant_authority.require_authority`.
     Raises:
         BusError: `not_found` when the project has no such token.
     Locks: the project clock, then the owner, then the token.
     """
-    locked_project = participations.lock_project(conn, project_id, grants=False)
+    locked_project = project_locks.lock_project(conn, project_id, grants=False)
     row = conn.fetch_one_or_none(
         "SELECT t.hint, bus_participation_name(p.id), p.id, pt.owner_id"
         " FROM token t JOIN participation p ON p.id = t.participation_id"
@@ -272,7 +283,7 @@ def revoke(conn: Connection, project_id: int, token_id: int, *, acting_owner_id:
     if row is None:
         raise NotFound("token")
     hint, name, participation_id, participant_owner_id = row
-    participations.require_authority(conn, project_id, participant_owner_id, name, acting_owner_id)
+    participant_authority.require_authority(conn, project_id, participant_owner_id, name, acting_owner_id)
     if not token_store.revoke(conn, token_id):
         return False
     participations.record_act(conn, locked_project, participant_owner_id, actor, "token.revoke", name, token=hint)

@@ -9,7 +9,8 @@ from cli import agent_calls
 from cli.options import data_option, emit, format_table, json_option, limit_options
 
 if TYPE_CHECKING:
-    from bus.tenancy.participations import IssuedParticipation, Participation
+    from bus.tenancy.participation_queries import Participation
+    from bus.tenancy.participations import IssuedParticipation
 
 
 @click.group("agent", short_help="Agents of a project: add, rotate, revoke, list; tool calls for scripts.")
@@ -112,12 +113,12 @@ def revoke_tokens(project: str, name: str, data: Path | None, as_json: bool) -> 
 @json_option
 def list_agents(project: str, after: int, limit: int, data: Path | None, as_json: bool) -> None:
     """List the participants of a project."""
-    from bus.tenancy import participations, projects
+    from bus.tenancy import participation_queries, projects
     from cli.database import transaction
 
     with transaction(data) as conn:
         listed_project = projects.get_by_name(conn, project)
-        members = participations.list_participations(conn, listed_project.id, after=after, limit=limit)
+        members = participation_queries.list_participations(conn, listed_project.id, after=after, limit=limit)
     rows = [
         (member.id, member.actor, member.kind, member.granted_lane, "admin" if member.is_admin else "")
         for member in members

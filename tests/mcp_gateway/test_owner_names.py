@@ -5,14 +5,14 @@ from collections.abc import Callable
 from bus.coordination import posts
 from bus.ctx import Ctx
 from bus.db import Database
-from bus.tenancy import participations
+from bus.tenancy import owner_participation
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.mcp_client import McpClient
 
 
 def _owner(db: Database, team: Team) -> Ctx:
     with db.transaction() as conn:
-        return participations.get_or_create_owner_context(conn, team.owner_id, team.project_id)
+        return owner_participation.get_or_create_owner_context(conn, team.owner_id, team.project_id)
 
 
 def test_the_name_of_the_owner_round_trips_through_every_tool(

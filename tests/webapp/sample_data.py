@@ -14,9 +14,9 @@ from bus.tenancy import (
     invite_redemption,
     invites,
     oauth_clients,
+    owner_participation,
     owners,
     participants,
-    participations,
     projects,
     share_links,
     tokens,
@@ -54,7 +54,7 @@ def create_sample_data(conn: Connection, handle: str = "ada") -> SampleData:
     full, empty = make_project(conn, "apollo", owner), make_project(conn, "website", owner)
     old = make_project(conn, "an older one with a rather long name, which wraps on phones", owner)
     projects.archive(conn, old.id, actor=handle)
-    me = participations.get_or_create_owner_context(conn, owner.id, full.id)
+    me = owner_participation.get_or_create_owner_context(conn, owner.id, full.id)
     alice = make_agent(conn, full, "api-agent", lane="core", is_admin=True)
     bob = make_agent(conn, full, "review-agent", lane="review")
     carol = make_agent(conn, full, "carol", kind="human")

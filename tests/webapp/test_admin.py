@@ -9,7 +9,7 @@ from bus.db import Database
 from bus.errors import NotAuthenticated
 from bus.notifications import outbox
 from bus.rules.token_format import fingerprint as hashed
-from bus.tenancy import audit, invites, participant_queries, participations, projects, tokens
+from bus.tenancy import audit, invites, participant_queries, participation_queries, projects, tokens
 from bus.tenancy.projects import ProjectSettings
 from tests.assertions import database_checksum
 from tests.factories import make_agent, make_owner
@@ -319,7 +319,7 @@ def test_removing_a_participant_removes_it_from_every_project(ada: Browser, samp
     ada.submit(f"{page}/remove", confirm="double")
     assert [_works(db, one.token) for one in (agent, other)] == [False, False]
     with db.connection() as conn:
-        assert participations.find(conn, sample.empty_project.id, "double") is None
+        assert participation_queries.find(conn, sample.empty_project.id, "double") is None
         actions = [act.action for act in audit.list_for_owner(conn, sample.owner.id)][:3]
     assert sorted(actions) == ["participant.remove", "participation.remove", "participation.remove"]
 

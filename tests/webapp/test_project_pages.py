@@ -10,7 +10,7 @@ import pytest
 from bus.coordination import leases, posts, task_queries
 from bus.ctx import Ctx
 from bus.db import Connection, Database
-from bus.tenancy import participations
+from bus.tenancy import owner_participation, participation_queries
 from tests.assertions import assert_ledger_consistent
 from tests.factories import make_agent
 from tests.webapp.sample_data import SampleData, project_path
@@ -36,7 +36,7 @@ def test_the_owner_posts_replies_and_acknowledges(ada: Browser, sample: SampleDa
     ada.get(project_path(sample, "handoffs/new"))
     assert ada.submit("", to_lane="core", body="hello", ack_within="3600").status_code == 303
     with db.connection() as conn:
-        alice = participations.get(conn, sample.full_project.id, "api-agent")
+        alice = participation_queries.get(conn, sample.full_project.id, "api-agent")
         rows = conn.fetch_all(
             "SELECT actor, reply_to FROM post WHERE project_id = %s AND id = %s", (sample.full_project.id, made)
         )
@@ -97,7 +97,7 @@ def test_the_owner_creates_assigns_and_unblocks_tasks(ada: Browser, sample: Samp
 
 
 def _owner_ctx(conn: Connection, sample: SampleData) -> Ctx:
-    return participations.get_or_create_owner_context(conn, sample.owner.id, sample.full_project.id)
+    return owner_participation.get_or_create_owner_context(conn, sample.owner.id, sample.full_project.id)
 
 
 def test_a_stuck_lease_is_released_from_the_page(ada: Browser, sample: SampleData, db: Database) -> None:

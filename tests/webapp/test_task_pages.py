@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 from bus.coordination import task_edits, task_queries, tasks
 from bus.coordination.task_edits import TaskTexts
 from bus.db import Database
-from bus.tenancy import participations
+from bus.tenancy import owner_participation
 from tests.assertions import assert_ledger_consistent
 from tests.factories import make_agent
 from tests.webapp.browser import open_page
@@ -24,7 +24,7 @@ def _create(db: Database, sample: SampleData, *, owner: str | None = None) -> in
 
 def _get(db: Database, sample: SampleData, task_id: int) -> task_queries.TaskDetail:
     with db.connection() as conn:
-        ctx = participations.get_or_create_owner_context(conn, sample.owner.id, sample.full_project.id)
+        ctx = owner_participation.get_or_create_owner_context(conn, sample.owner.id, sample.full_project.id)
         return task_queries.get_task(conn, ctx, task_id)
 
 

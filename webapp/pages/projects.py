@@ -7,7 +7,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from bus import limits
 from bus.coordination import dashboard
 from bus.db.pagination import paginate
-from bus.tenancy import participations
+from bus.tenancy import owner_participation
 from bus.tenancy import projects as projects_engine
 from webapp.auth import current_owner
 from webapp.blueprints import NavItem, OwnerBlueprint, render_page, see_other
@@ -54,7 +54,7 @@ def create() -> BaseResponse | tuple[str, int]:
     if form.validate():
         with show_refusal_on_form(form), transaction() as conn:
             project = projects_engine.add(conn, owner.id, form.name.data, actor=owner.handle)
-            participations.get_or_create_owner_context(conn, owner.id, project.id)
+            owner_participation.get_or_create_owner_context(conn, owner.id, project.id)
     if form.errors:
         return render_template("projects/new.html", form=form), 400
     return see_other("overview.index", project_id=project.id)

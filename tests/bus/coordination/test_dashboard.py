@@ -5,7 +5,7 @@ from datetime import timedelta
 from bus.coordination import conversations, dashboard, leases, posts, presence, task_queries, tasks
 from bus.db import Connection
 from bus.operations import project_purge
-from bus.tenancy import audit, participations, projects, tokens
+from bus.tenancy import audit, owner_participation, participations, projects, tokens
 from bus.tenancy.audit import AuditFilter
 from bus.tenancy.projects import Project, ProjectSettings
 from tests import factories, scenarios
@@ -15,7 +15,7 @@ from tests.factories import Agent
 
 def test_a_project_overview_counts_participants_tasks_and_leases(conn: Connection, project: Project) -> None:
     scene = scenarios.create_scenario(conn, project)
-    participations.get_or_create_owner_context(conn, project.owner_id, project.id)
+    owner_participation.get_or_create_owner_context(conn, project.owner_id, project.id)
     (overview,) = dashboard.list_recently_active(conn, project.owner_id)
     (last_seq,) = conn.fetch_one("SELECT last_seq FROM project_clock WHERE project_id = %s", (project.id,))
     assert (overview.id, overview.name, overview.is_archived, overview.event_count) == (
@@ -109,7 +109,7 @@ def test_a_conversation_contains_replies_to_replies_oldest_first(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
     bob = factories.make_agent(conn, project, "bob")
-    owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
+    owner = owner_participation.get_or_create_owner_context(conn, project.owner_id, project.id)
     first = posts.create(conn, ada.ctx, "1", to_actor="bob").post_id
     posts.create(conn, ada.ctx, "another", to_actor="bob")
     second = posts.create(conn, bob.ctx, "2", to_actor="ada", reply_to=first).post_id
@@ -167,7 +167,7 @@ def test_delivery_progress_shows_the_state_of_each_recipient(conn: Connection, p
 
 def test_tasks_are_counted_by_status_and_read_by_id(conn: Connection, project: Project) -> None:
     scene = scenarios.create_scenario(conn, project)
-    owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
+    owner = owner_participation.get_or_create_owner_context(conn, project.owner_id, project.id)
     assert task_queries.count_by_status(conn, owner) == {
         "open": 1,
         "assigned": 1,

@@ -5,7 +5,7 @@ from typing import Any
 from bus.coordination import escalation, ledger, posts
 from bus.db import Connection, Database
 from bus.notifications import mail_addresses, outbox
-from bus.tenancy import participations, projects
+from bus.tenancy import owner_participation, projects
 from bus.tenancy.projects import Project
 from tests.concurrency import run_concurrently, successes
 from tests.factories import Agent, make_agent, make_project
@@ -92,7 +92,7 @@ def test_an_admin_does_not_receive_its_own_post_or_one_it_has(conn: Connection, 
 def test_an_overdue_post_is_delivered_to_the_owner_who_acts_in_the_web(
     conn: Connection, project: Project, ada: Agent, bob: Agent
 ) -> None:
-    owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
+    owner = owner_participation.get_or_create_owner_context(conn, project.owner_id, project.id)
     post_id = _overdue(conn, ada, to_actor="bob")
     for _ in escalation.ESCALATION_STEPS:
         escalation.escalate_overdue_posts(conn, project.id)

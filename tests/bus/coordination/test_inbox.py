@@ -6,7 +6,7 @@ import pytest
 
 from bus.coordination import inbox, leases, posts, tasks
 from bus.db import Connection
-from bus.tenancy import owners, participations, projects
+from bus.tenancy import owner_participation, owners, projects
 from bus.tenancy.projects import Project
 from tests import factories, servers
 from tests.factories import Agent
@@ -73,7 +73,7 @@ def test_a_post_without_a_subject_has_its_first_line_as_title(
 
 def test_the_inbox_lists_what_the_owner_has_not_acked(conn: Connection, project: Project, ada: Agent) -> None:
     owner = owners.get(conn, project.owner)
-    me = participations.get_or_create_owner_context(conn, owner.id, project.id)
+    me = owner_participation.get_or_create_owner_context(conn, owner.id, project.id)
     mine = posts.create(conn, ada.ctx, "for you", to_actor=owner.handle).post_id
     posts.create(conn, ada.ctx, "for an empty lane", to_lane="empty")
 

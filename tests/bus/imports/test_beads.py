@@ -13,7 +13,7 @@ from bus.errors import InvalidArgument
 from bus.imports import beads, former_ids
 from bus.imports.beads import BeadsReport
 from bus.imports.findings import Findings
-from bus.tenancy import participations
+from bus.tenancy import owner_participation
 from tests import servers
 from tests.factories import make_agent, make_project
 
@@ -42,7 +42,7 @@ def ctx(db: Database) -> Ctx:
     with db.transaction() as conn:
         project = make_project(conn)
         make_agent(conn, project, "ada")
-        return participations.get_or_create_owner_context(conn, project.owner_id, project.id)
+        return owner_participation.get_or_create_owner_context(conn, project.owner_id, project.id)
 
 
 def test_open_issues_become_tasks_with_blockers(db: Database, ctx: Ctx) -> None:

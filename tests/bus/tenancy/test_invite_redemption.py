@@ -5,7 +5,16 @@ import pytest
 from bus.db import Connection, Database
 from bus.errors import BusError
 from bus.operations import project_purge
-from bus.tenancy import invite_redemption, invites, participant_queries, participants, participations, projects
+from bus.tenancy import (
+    invite_redemption,
+    invites,
+    owner_participation,
+    participant_queries,
+    participants,
+    participation_queries,
+    participations,
+    projects,
+)
 from bus.tenancy.invite_redemption import Acceptor
 from bus.tenancy.participations import IssuedParticipation
 from bus.tenancy.projects import Project
@@ -137,7 +146,7 @@ def test_concurrent_redemptions_with_one_nonce_are_one_participant_and_one_answe
         assert len(set(answers)) == 1
         with db.connection() as conn:
             assert invites.list_invites(conn, project.id, limit=1)[0].used == 1
-            assert len(participations.list_participations(conn, project.id)) == round_ + 1
+            assert len(participation_queries.list_participations(conn, project.id)) == round_ + 1
             assert _is_valid(conn, answers[0])
             assert conn.fetch_one("SELECT count(*) FROM token") == (round_ + 1,)
 
@@ -176,7 +185,7 @@ def test_an_invite_for_a_participant_needs_one_of_the_owner_and_has_one_use(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
     stranger = factories.make_agent(conn)
-    owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
+    owner = owner_participation.get_or_create_owner_context(conn, project.owner_id, project.id)
     removed = factories.make_agent(conn, project, "removed")
     participants.remove(conn, project.owner_id, removed.ctx.participant_id, actor="cli")
     before = database_checksum(conn)

@@ -15,6 +15,7 @@ from bus.tenancy import (
     audit,
     invites,
     memberships,
+    owner_participation,
     owners,
     participant_queries,
     participants,
@@ -56,7 +57,7 @@ def test_a_call_that_waited_for_the_end_of_its_owners_role_is_refused(
         member = factories.make_member(conn, project)
         ctx = factories.make_member_agent(conn, project, member, "claude-1").ctx
         if who == "person":
-            ctx = participations.get_or_create_owner_context(conn, member.id, project.id)
+            ctx = owner_participation.get_or_create_owner_context(conn, member.id, project.id)
 
     def run() -> object:
         with db.transaction() as other:

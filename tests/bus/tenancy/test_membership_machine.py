@@ -15,7 +15,7 @@ from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated, OwnerSuspended
 from bus.rules.member_rights import has_right, managed_roles
-from bus.tenancy import invite_redemption, invites, memberships, owners, participations, projects
+from bus.tenancy import invite_redemption, invites, memberships, owner_participation, owners, participations, projects
 from bus.tenancy.invite_redemption import Acceptor
 from bus.tenancy.owners import Owner
 from tests.assertions import assert_ledger_consistent
@@ -73,7 +73,7 @@ class People(RuleBasedStateMachine):
         self.ada = self.people[0]
         self.ada.role = "owner"
         self.project = make_project(self.conn, "apollo", self.ada.owner)
-        participations.get_or_create_owner_context(self.conn, self.ada.owner.id, self.project.id)
+        owner_participation.get_or_create_owner_context(self.conn, self.ada.owner.id, self.project.id)
         self.is_archived = False
         self.invites: list[Invite] = []
         self.agents: list[MemberAgent] = []
@@ -217,11 +217,11 @@ class People(RuleBasedStateMachine):
         if person.role is None:
             self._expect(
                 False,
-                lambda: participations.find_owner_context(self.conn, person.owner.id, self.project.id),
+                lambda: owner_participation.find_owner_context(self.conn, person.owner.id, self.project.id),
                 is_outside=True,
             )
             return
-        ctx = participations.find_owner_context(self.conn, person.owner.id, self.project.id)
+        ctx = owner_participation.find_owner_context(self.conn, person.owner.id, self.project.id)
         assert ctx is not None
         is_active = not is_write or not (self.ada.is_suspended or person.is_suspended)
         self._call(ctx, is_write, is_active and (not is_write or has_right(person.role, "act")), person)

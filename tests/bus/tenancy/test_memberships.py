@@ -16,6 +16,7 @@ from bus.tenancy import (
     invite_redemption,
     invites,
     memberships,
+    owner_participation,
     owners,
     participant_queries,
     participants,
@@ -43,14 +44,14 @@ class Team:
     bobs: Agent
 
     def person(self, owner: Owner) -> Ctx:
-        return participations.get_or_create_owner_context(self.conn, owner.id, self.project.id)
+        return owner_participation.get_or_create_owner_context(self.conn, owner.id, self.project.id)
 
 
 @pytest.fixture
 def team(conn: Connection) -> Team:
     ada = factories.make_owner(conn, "ada")
     project = factories.make_project(conn, "apollo", ada)
-    participations.get_or_create_owner_context(conn, ada.id, project.id)
+    owner_participation.get_or_create_owner_context(conn, ada.id, project.id)
     adas = factories.make_agent(conn, project, "claude-1")
     bob = factories.make_member(conn, project, "member", "bob")
     bobs = factories.make_member_agent(conn, project, bob, "claude-1")
@@ -246,7 +247,7 @@ def test_without_a_role_a_project_does_not_exist(team: Team, exists: bool) -> No
     terms: dict[str, Any] = {"acting_owner_id": stranger.id, "actor": "eve"}
     before = database_checksum(conn)
     acts: tuple[Callable[[], Any], ...] = (
-        lambda: participations.find_owner_context(conn, stranger.id, project_id),
+        lambda: owner_participation.find_owner_context(conn, stranger.id, project_id),
         lambda: participations.join(conn, project_id, "x", member_id=stranger.id, actor="eve"),
         lambda: tokens.add(conn, project_id, "claude-1", member_id=stranger.id, actor="eve"),
         lambda: invites.create_for_person(conn, project_id, "viewer", **terms),
@@ -431,7 +432,7 @@ def test_who_leaves_gives_back_what_they_worked_on(team: Team, how: str) -> None
     if how != "demote":
         assert [member.handle for member in memberships.list_members(conn, project_id)] == ["ada"]
         with assert_refused(conn, "not_found"):
-            participations.find_owner_context(conn, team.bob.id, project_id)
+            owner_participation.find_owner_context(conn, team.bob.id, project_id)
 
 
 def test_a_membership_that_ends_is_felt_even_by_a_participation_that_is_left(team: Team) -> None:

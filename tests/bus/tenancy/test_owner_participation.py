@@ -6,7 +6,17 @@ from bus.coordination import leases, ledger, posts, task_queries, tasks
 from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import OwnerSuspended
-from bus.tenancy import audit, owners, participant_queries, participants, participations, projects, tokens
+from bus.tenancy import (
+    audit,
+    owner_participation,
+    owners,
+    participant_queries,
+    participants,
+    participation_queries,
+    participations,
+    projects,
+    tokens,
+)
 from bus.tenancy.projects import Project
 from tests import factories
 from tests.assertions import assert_ledger_consistent, assert_refused, database_checksum
@@ -17,7 +27,7 @@ from tests.factories import Agent
 
 @pytest.fixture
 def owner(conn: Connection, project: Project) -> Ctx:
-    return participations.get_or_create_owner_context(conn, project.owner_id, project.id)
+    return owner_participation.get_or_create_owner_context(conn, project.owner_id, project.id)
 
 
 def test_a_suspended_owner_may_read_and_not_write(conn: Connection, project: Project, owner: Ctx, ada: Agent) -> None:
@@ -34,13 +44,13 @@ def test_a_suspended_owner_may_read_and_not_write(conn: Connection, project: Pro
 
 
 def test_the_participation_of_an_owner_is_created_once(conn: Connection, project: Project) -> None:
-    assert participations.find_owner_context(conn, project.owner_id, project.id) is None
-    created = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
+    assert owner_participation.find_owner_context(conn, project.owner_id, project.id) is None
+    created = owner_participation.get_or_create_owner_context(conn, project.owner_id, project.id)
     before = database_checksum(conn)
     assert (
-        participations.get_or_create_owner_context(conn, project.owner_id, project.id)
+        owner_participation.get_or_create_owner_context(conn, project.owner_id, project.id)
         == created
-        == participations.find_owner_context(conn, project.owner_id, project.id)
+        == owner_participation.find_owner_context(conn, project.owner_id, project.id)
     )
     assert database_checksum(conn) == before
     assert created.token_id is None
@@ -51,7 +61,7 @@ def test_the_participation_of_an_owner_is_created_once(conn: Connection, project
 def test_an_owner_is_one_participant_in_all_projects(conn: Connection, owner: Ctx, project: Project) -> None:
     second = projects.add(conn, project.owner_id, "second", actor="cli")
     assert (
-        participations.get_or_create_owner_context(conn, project.owner_id, second.id).participant_id
+        owner_participation.get_or_create_owner_context(conn, project.owner_id, second.id).participant_id
         == owner.participant_id
     )
 
@@ -60,7 +70,7 @@ def test_a_project_of_another_owner_is_not_found(conn: Connection, owner: Ctx, p
     stranger = factories.make_owner(conn)
     before = database_checksum(conn)
     for project_id in (project.id, 987654321):
-        for call in (participations.find_owner_context, participations.get_or_create_owner_context):
+        for call in (owner_participation.find_owner_context, owner_participation.get_or_create_owner_context):
             with assert_refused(conn, "not_found") as caught:
                 call(conn, stranger.id, project_id)
             assert caught.value.message == "There is no such project."
@@ -77,7 +87,7 @@ def test_concurrent_requests_create_one_participation_of_the_owner(db: Database)
         contexts = run_numbered_concurrently(
             db,
             8,
-            lambda conn, number: participations.get_or_create_owner_context(conn, owner.id, both[number % 2].id),  # noqa: B023
+            lambda conn, number: owner_participation.get_or_create_owner_context(conn, owner.id, both[number % 2].id),  # noqa: B023
         )
         assert failures(contexts) == []
         assert len({ctx.participant_id for ctx in contexts}) == 1
@@ -145,11 +155,11 @@ def test_a_handle_means_the_owner_although_a_participant_has_it_as_its_label(
         "UPDATE participant_name SET label_key = %s WHERE participant_id = %s",
         (ada.handle, twin.ctx.participant_id),
     )
-    assert participations.get(conn, project.id, ada.handle).id == twin.ctx.participation_id
-    owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
-    assert participations.get(conn, project.id, ada.handle).id == owner.participation_id
+    assert participation_queries.get(conn, project.id, ada.handle).id == twin.ctx.participation_id
+    owner = owner_participation.get_or_create_owner_context(conn, project.owner_id, project.id)
+    assert participation_queries.get(conn, project.id, ada.handle).id == owner.participation_id
     qualified = f"{ada.handle}/{ada.handle}"
-    assert participations.get(conn, project.id, qualified).id == twin.ctx.participation_id
+    assert participation_queries.get(conn, project.id, qualified).id == twin.ctx.participation_id
 
 
 def test_the_owner_gets_no_token_and_keeps_its_rights(conn: Connection, owner: Ctx, root: Agent) -> None:
@@ -173,7 +183,7 @@ def test_an_owner_reads_an_archived_project_and_does_not_write_to_it(
     conn: Connection, project: Project, ada: Agent
 ) -> None:
     projects.archive(conn, project.id, actor="cli")
-    owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
+    owner = owner_participation.get_or_create_owner_context(conn, project.owner_id, project.id)
     assert ledger.query_events(conn, owner).events == []
     with assert_refused(conn, "forbidden"):
         posts.create(conn, owner, "hello", to_actor="ada")
@@ -216,7 +226,7 @@ def test_a_lease_that_is_released_concurrently_ends_once(db: Database) -> None:
     with db.transaction() as conn:
         project = factories.make_project(conn)
         ada = factories.make_agent(conn, project)
-        owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
+        owner = owner_participation.get_or_create_owner_context(conn, project.owner_id, project.id)
     for _ in range(10):
         with db.transaction() as conn:
             fence = leases.acquire(conn, ada.ctx, "src").fence

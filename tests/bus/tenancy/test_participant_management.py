@@ -7,7 +7,15 @@ import pytest
 from bus.coordination import ledger, posts, presence
 from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated
-from bus.tenancy import participant_queries, participants, participations, projects, tokens
+from bus.tenancy import (
+    owner_participation,
+    participant_queries,
+    participants,
+    participation_queries,
+    participations,
+    projects,
+    tokens,
+)
 from bus.tenancy.projects import Project
 from tests import factories
 from tests.assertions import assert_refused, database_checksum
@@ -75,7 +83,7 @@ def test_a_removed_participant_is_refused_everywhere_and_its_name_stays_reserved
 
 
 def test_the_owner_is_neither_renamed_nor_removed_as_a_participant(conn: Connection, project: Project) -> None:
-    me = participations.get_or_create_owner_context(conn, project.owner_id, project.id).participant_id
+    me = owner_participation.get_or_create_owner_context(conn, project.owner_id, project.id).participant_id
     for call in (
         lambda: participants.rename(conn, project.owner_id, me, "x", actor="x"),
         lambda: participants.remove(conn, project.owner_id, me, actor="x"),
@@ -142,7 +150,7 @@ def test_a_participant_that_is_removed_while_it_joins_is_refused_everywhere(db: 
             else:
                 with pytest.raises(NotAuthenticated):
                     participant_queries.whoami(conn, factories.authenticate_agent(conn, granted).ctx)
-            assert participations.find(conn, project.id, f"p-{round_}") is None
+            assert participation_queries.find(conn, project.id, f"p-{round_}") is None
 
 
 def test_participants_page_newest_first(conn: Connection, project: Project) -> None:
@@ -162,7 +170,7 @@ def test_a_participation_detail_shows_lane_presence_tokens_and_unread_posts(
     presence.register(conn, bob.ctx, "core", status="reviewing")
     posts.create(conn, ada.ctx, "hello", to_actor="bob")
     tokens.add(conn, project.id, bob.ctx.participation_id, label="laptop", actor="x")
-    owner = participations.get_or_create_owner_context(conn, project.owner_id, project.id)
+    owner = owner_participation.get_or_create_owner_context(conn, project.owner_id, project.id)
     detail = participant_queries.get_participation_detail(conn, project.owner_id, project.id, bob.ctx.participation_id)
     assert (detail.granted_lane, detail.lane, detail.status, detail.is_active) == ("web", "core", "reviewing", True)
     assert (detail.live_token_count, detail.unread_count, detail.is_owner) == (2, 1, False)

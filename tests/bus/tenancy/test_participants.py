@@ -6,7 +6,16 @@ from bus.coordination import posts, presence, sequences
 from bus.db import Connection
 from bus.errors import NotAuthenticated
 from bus.rules.token_format import fingerprint as hashed
-from bus.tenancy import authentication, owners, participant_queries, participations, projects, token_store, tokens
+from bus.tenancy import (
+    authentication,
+    owners,
+    participant_queries,
+    participation_queries,
+    participations,
+    projects,
+    token_store,
+    tokens,
+)
 from bus.tenancy.projects import Project
 from tests import factories
 from tests.assertions import assert_ledger_consistent, assert_refused, database_checksum
@@ -240,10 +249,10 @@ def test_access_can_be_taken_away_in_an_archived_project(
 
 def test_participations_page_by_id(conn: Connection, root: Agent, ada: Agent, bob: Agent, project: Project) -> None:
     participations.remove(conn, project.id, "ada", actor="cli")
-    listed = participations.list_participations(conn, project.id)
+    listed = participation_queries.list_participations(conn, project.id)
     assert [participation.label for participation in listed] == ["root", "bob"]
-    assert participations.list_participations(conn, project.id, after=listed[0].id) == listed[1:]
-    assert participations.list_participations(conn, project.id, limit=1) == listed[:1]
+    assert participation_queries.list_participations(conn, project.id, after=listed[0].id) == listed[1:]
+    assert participation_queries.list_participations(conn, project.id, limit=1) == listed[:1]
 
 
 def test_a_project_that_does_not_exist_is_not_found(conn: Connection) -> None:

@@ -7,7 +7,15 @@ import pytest
 from bus.coordination import sequences
 from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated
-from bus.tenancy import invite_redemption, invites, participant_queries, participations, projects, tokens
+from bus.tenancy import (
+    invite_redemption,
+    invites,
+    participant_queries,
+    participation_queries,
+    participations,
+    projects,
+    tokens,
+)
 from bus.tenancy.participations import IssuedParticipation
 from tests import factories
 from tests.assertions import assert_ledger_consistent
@@ -35,7 +43,7 @@ def test_concurrent_redemptions_never_exceed_the_uses_of_an_invite(
             assert conn.fetch_one("SELECT count(*) FROM invite_redemption WHERE invite_id = %s", (invite.id,)) == (
                 uses,
             )
-            assert len(participations.list_participations(conn, project.id)) == uses * (round_ + 1)
+            assert len(participation_queries.list_participations(conn, project.id)) == uses * (round_ + 1)
             for issued in successes(outcomes):
                 participant_queries.whoami(conn, factories.authenticate_agent(conn, issued).ctx)
 
@@ -76,7 +84,7 @@ def test_of_two_concurrent_requests_for_a_name_one_succeeds(db: Database) -> Non
         assert isinstance(lost, BusError)
         assert lost.code == "conflict"
     with db.connection() as conn:
-        assert len(participations.list_participations(conn, project.id)) == 42
+        assert len(participation_queries.list_participations(conn, project.id)) == 42
 
 
 def test_joining_two_projects_concurrently_creates_one_participant(db: Database) -> None:

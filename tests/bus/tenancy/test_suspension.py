@@ -11,7 +11,7 @@ from bus.db import Connection, Database
 from bus.errors import OwnerSuspended
 from bus.notifications import outbox
 from bus.operations import project_purge
-from bus.tenancy import invites, owners, participants, participations, projects, suspension, tokens
+from bus.tenancy import invites, owner_participation, owners, participants, participations, projects, suspension, tokens
 from bus.tenancy.invites import CreatedInvite
 from bus.tenancy.projects import Project
 from tests import factories
@@ -34,7 +34,7 @@ class World:
 
     @property
     def owner_ctx(self) -> Any:
-        return participations.get_or_create_owner_context(self.conn, self.owner_id, self.project.id)
+        return owner_participation.get_or_create_owner_context(self.conn, self.owner_id, self.project.id)
 
 
 _REFUSED: dict[str, Callable[[World], object]] = {
@@ -72,7 +72,7 @@ def world(conn: Connection, project: Project) -> World:
     agent = factories.make_agent(conn, project, "worker")
     invite = invites.create_for_owner(conn, project.id, actor="owner")
     webhook = outbox.add_webhook(conn, project.owner_id, "https://example.org/hook", project_id=project.id, actor="o")
-    participations.get_or_create_owner_context(conn, project.owner_id, project.id)
+    owner_participation.get_or_create_owner_context(conn, project.owner_id, project.id)
     return World(conn, project, agent, invite, webhook.id)
 
 

@@ -14,7 +14,7 @@ from bus.coordination.task_edits import TaskTexts
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.notifications import mail_addresses, outbox
-from bus.tenancy import owners, participations, share_links
+from bus.tenancy import owner_participation, owners, share_links
 from tests.proof.isolation import model_acts, model_posts, model_tasks
 from tests.proof.isolation.act_rules import ActRules
 from tests.proof.isolation.machine import iterate_other_ids
@@ -131,7 +131,7 @@ class AccountRules(ActRules):
         project = self._project(tenant, p)
         if project is not None:
             own = next(each for each in project.participations if each.participant.label == "")
-            ctx = participations.find_owner_context(self.conn, tenant.owner_id, project.id)
+            ctx = owner_participation.find_owner_context(self.conn, tenant.owner_id, project.id)
             assert ctx is not None
             assert ctx.participation_id == own.id
 

@@ -10,7 +10,16 @@ from hypothesis.stateful import rule
 from bus.coordination import leases
 from bus.db import Connection
 from bus.operations import project_purge
-from bus.tenancy import invite_redemption, invites, participants, participations, projects, ref_patterns, tokens
+from bus.tenancy import (
+    invite_redemption,
+    invites,
+    participants,
+    participation_queries,
+    participations,
+    projects,
+    ref_patterns,
+    tokens,
+)
 from tests.proof.isolation import model_acts, model_tools
 from tests.proof.isolation.machine import Machine, iterate_other_ids
 from tests.proof.isolation.model import Participant, Participation, Project, Refused, Tenant
@@ -75,7 +84,7 @@ class ActRules(Machine):
             if added is not None:
                 self.act(
                     tenant,
-                    "participations.get_or_create_owner_context",
+                    "owner_participation.get_or_create_owner_context",
                     lambda: None,
                     lambda conn: self.add_project(tenant, added.id, name),
                 )
@@ -194,7 +203,7 @@ class ActRules(Machine):
         def call(conn: Connection) -> None:
             # As the page does, which leaves each project first.
             for project in tenant.open_projects:
-                own = participations.find_of_participant(conn, project.id, participant_id)
+                own = participation_queries.find_of_participant(conn, project.id, participant_id)
                 if own is not None and not own.is_owner:
                     participations.remove(conn, project.id, own.id, actor="owner")
             participants.remove(conn, tenant.owner_id, participant_id, actor="owner")

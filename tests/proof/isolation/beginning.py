@@ -7,7 +7,7 @@ from bus.billing import metering
 from bus.db import Connection, Database, shared_secret_keys
 from bus.notifications import mail_addresses
 from bus.rules.token_format import fingerprint
-from bus.tenancy import invites, owners, participations, projects, tokens
+from bus.tenancy import invites, owner_participation, owners, participations, projects, tokens
 from tests.proof.isolation import model_posts, model_tasks, model_tools
 from tests.proof.isolation.bus_calls import TOOLS, call_tool
 from tests.proof.isolation.fingerprints import Fingerprints, take_fingerprints
@@ -86,7 +86,7 @@ def add_project(conn: Connection, tenant: Tenant, project_id: int, name: str) ->
     """Add a new project with the owner's own participation, as the page does."""
     project = Project(project_id, tenant, name)
     tenant.projects.append(project)
-    ctx = participations.get_or_create_owner_context(conn, tenant.owner_id, project_id)
+    ctx = owner_participation.get_or_create_owner_context(conn, tenant.owner_id, project_id)
     own = next((each for each in tenant.participants if each.label == ""), None)
     if own is None:
         own = Participant(ctx.participant_id, "", "human", names={""})
