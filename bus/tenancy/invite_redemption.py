@@ -11,7 +11,6 @@ from bus import limits
 from bus.db import Connection, from_row, one_time_store
 from bus.errors import BusError, InvalidArgument
 from bus.rules import token_format, validation
-from bus.rules.confusables import skeleton
 from bus.tenancy import (
     memberships,
     owner_participation,
@@ -23,6 +22,7 @@ from bus.tenancy import (
 )
 from bus.tenancy.invite_authority import may_still_invite
 from bus.tenancy.invites import INVITE_STATE
+from bus.tenancy.lookalikes import find_lookalike
 from bus.tenancy.participations import IssuedParticipation
 from bus.tenancy.project_locks import LockedProject
 from bus.tenancy.tables import invite, invite_redemption, owner, project
@@ -179,7 +179,7 @@ def redeem(
         )
     else:
         if redeemed_invite.participant_name is None:
-            _refuse_confusable_name(conn, locked_project, label)
+            _refuse_confusable_name(conn, redeemed_invite.project_id, label)
         issued = participations.join_locked_project(
             conn,
             locked_project,
@@ -291,23 +291,15 @@ def _count_use(conn: Connection, invite_id: int) -> _Terms:
     return from_row(_Terms, row)
 
 
-def _refuse_confusable_name(conn: Connection, locked_project: LockedProject, label: str) -> None:
+def _refuse_confusable_name(conn: Connection, project_id: int, label: str) -> None:
     """Refuse a name that an invited person chose and that looks like one of the project.
 
     Raises:
         BusError: `conflict`; a name that is the same is refused where it is assigned.
     """
-    rows = conn.fetch_all(
-        "SELECT pt.label FROM participation p JOIN participant pt ON pt.id = p.participant_id"
-        " WHERE p.project_id = %(project)s AND pt.label <> '' UNION SELECT n.label_key FROM participation p"
-        " JOIN participant_name n ON n.participant_id = p.participant_id"
-        " WHERE p.project_id = %(project)s AND n.label_key <> ''",
-        {"project": locked_project.project_id},
-    )
-    wanted, key = skeleton(label), validation.label_key(label)
-    for name in (locked_project.owner_handle, *(name for (name,) in rows)):
-        if skeleton(name) == wanted and validation.label_key(name) != key:
-            raise BusError("conflict", f"The name {label} looks like {name}; choose another.", reason="name_taken")
+    name = find_lookalike(conn, (project_id,), label)
+    if name is not None:
+        raise BusError("conflict", f"The name {label} looks like {name}; choose another.", reason="name_taken")
 
 
 def _join_or_add_token(

@@ -18,6 +18,7 @@ from bus.rules.enums import MEMBER_ROLES
 from bus.rules.member_rights import OWNER, managed_roles
 from bus.tenancy import owner_participation, participation_queries, participations, project_locks
 from bus.tenancy.invite_authority import end_unauthorized_invites
+from bus.tenancy.lookalikes import find_lookalike
 from bus.tenancy.participation_queries import Participation
 from bus.tenancy.project_locks import LockedProject
 from bus.tenancy.suspension import refuse_suspended_lead
@@ -109,7 +110,8 @@ def add(conn: Connection, project_id: int, owner_id: int, role: str, *, actor: s
     """Give an owner a role in a project; the caller has checked that it may, and that there is none.
 
     Raises:
-        BusError: `conflict` when the handle is the name of a participant in the project, or the project is full.
+        BusError: `conflict` when the handle is the name of a participant in the project or looks like a name there, or
+            the project is full.
         OwnerSuspended: the project's owner or the new member is suspended.
     Locks: the owners; the caller has locked the project clock.
     """
@@ -241,5 +243,13 @@ def _refuse_handle_in_use(conn: Connection, project_id: int, owner_id: int, hand
         raise BusError(
             "conflict",
             f"A participant of this project is called {handle}, which is your handle; ask the sender of the invite.",
+            reason="name_taken",
+        )
+    name = find_lookalike(conn, (project_id,), handle, except_owner_id=owner_id)
+    if name is not None:
+        raise BusError(
+            "conflict",
+            f"Your handle {handle} looks like {name}, a name in this project; change your handle, or ask the sender of"
+            " the invite.",
             reason="name_taken",
         )

@@ -13,6 +13,7 @@ from bus.db import Connection, from_row
 from bus.errors import BusError, NotFound
 from bus.rules import validation
 from bus.tenancy import audit
+from bus.tenancy.lookalikes import find_lookalike
 from bus.tenancy.tables import owner, owner_handle, participant_name
 
 CREDITS_EXHAUSTED = "credits"
@@ -175,8 +176,8 @@ def rename(conn: Connection, owner_id: int, handle: str, *, actor: str) -> bool:
         Whether anything changed.
     Raises:
         BusError: `conflict` when the handle is or was that of another owner, when a participant of the owner bears or
-            bore the name, or when the owner has had `MAX_OWNER_HANDLES` handles; `invalid_argument` when it is
-            malformed or reserved; `not_found`.
+            bore the name, when it looks like a name in a project that the owner joined, or when the owner has had
+            `MAX_OWNER_HANDLES` handles; `invalid_argument` when it is malformed or reserved; `not_found`.
     Locks: as `lock_names`.
     """
     chosen = validation.handle(handle.strip().lower(), "handle")
@@ -211,6 +212,7 @@ def rename(conn: Connection, owner_id: int, handle: str, *, actor: str) -> bool:
                 f"A participant in one of your projects is called {chosen}; choose another handle.",
                 reason="name_taken",
             )
+    _refuse_lookalike(conn, owner_id, chosen)
     conn.execute(sa.update(owner).where(owner.c.id == owner_id).values(handle=chosen))
     audit.record(conn, owner_id, actor, "owner.rename", chosen, before=before)
     for project_id, host_id in conn.fetch_all(
@@ -222,6 +224,22 @@ def rename(conn: Connection, owner_id: int, handle: str, *, actor: str) -> bool:
         audit.record(conn, host_id, actor, "owner.rename", chosen, project_id=project_id, before=before)
     _notify_projects(conn, owner_id)
     return True
+
+
+def _refuse_lookalike(conn: Connection, owner_id: int, chosen: str) -> None:
+    """Refuse a handle that looks like a name in a project of another owner, as joining there with it would be.
+
+    Raises:
+        BusError: `conflict`.
+    """
+    joined = conn.fetch_all("SELECT project_id FROM membership WHERE owner_id = %s", (owner_id,))
+    name = find_lookalike(conn, [project_id for (project_id,) in joined], chosen, except_owner_id=owner_id)
+    if name is not None:
+        raise BusError(
+            "conflict",
+            f"{chosen} looks like {name}, a name in a project that you joined; choose another handle.",
+            reason="name_taken",
+        )
 
 
 def list_owners(conn: Connection, *, after: int = 0, limit: int = 200) -> list[Owner]:

@@ -11,7 +11,7 @@ from bus.tenancy.invite_redemption import Acceptor
 from bus.tenancy.owners import Owner
 from bus.tenancy.projects import Project
 from tests import factories
-from tests.assertions import assert_refused
+from tests.assertions import assert_refused, database_checksum
 from tests.concurrency import run_concurrently
 from tests.factories import Agent
 
@@ -33,6 +33,64 @@ def test_an_invite_is_not_locked_to_the_handle_of_a_person(conn: Connection) -> 
     factories.make_member(conn, project, "member", "bob")
     with assert_refused(conn, "conflict"):
         invites.create_for_owner(conn, project.id, participant_name="bob", actor="ada")
+
+
+# Names that look alike.
+
+
+def _accept(conn: Connection, code: str, owner: Owner) -> int:
+    return invite_redemption.accept_as_person(conn, code, owner.id, Acceptor(owner.handle, frozenset()))
+
+
+def _invite(conn: Connection, project: Project) -> str:
+    return invites.create_for_person(conn, project.id, "member", acting_owner_id=project.owner_id, actor="x").code
+
+
+@pytest.mark.parametrize("handle", ["b0b", "ad-1", "rob0t"])
+def test_a_person_does_not_join_with_a_handle_that_looks_like_a_name_of_the_project(
+    conn: Connection, handle: str
+) -> None:
+    project = factories.make_project(conn, "apollo", factories.make_owner(conn, "ad-l"))
+    factories.make_member(conn, project, "viewer", "bob")
+    factories.make_agent(conn, project, "robot")
+    stranger, code = factories.make_owner(conn, handle), _invite(conn, project)
+    before = database_checksum(conn)
+    with assert_refused(conn, "conflict") as caught:
+        _accept(conn, code, stranger)
+    assert caught.value.data["reason"] == "name_taken"
+    assert "looks like" in caught.value.message
+    assert database_checksum(conn) == before
+    owners.rename(conn, stranger.id, "stranger", actor=handle)
+    assert _accept(conn, code, stranger) == project.id
+    # Nor does it return to that handle.
+    with assert_refused(conn, "conflict"):
+        owners.rename(conn, stranger.id, handle, actor="stranger")
+
+
+def test_a_member_does_not_take_a_handle_that_looks_like_a_name_of_the_project(conn: Connection) -> None:
+    project = factories.make_project(conn, "apollo", factories.make_owner(conn, "ada"))
+    bob = factories.make_member(conn, project, "member", "bob")
+    carl = factories.make_member(conn, project, "lead", "carl")
+    factories.make_member_agent(conn, project, carl, "robot")
+    for handle in ("car1", "r0bot"):
+        with assert_refused(conn, "conflict") as caught:
+            owners.rename(conn, bob.id, handle, actor="bob")
+        assert caught.value.data["reason"] == "name_taken"
+    # Their own names do not count, nor those of projects that they are not in.
+    factories.make_member(conn, factories.make_project(conn), "member", "eva-1")
+    for handle in ("b0b", "eva-l"):
+        assert owners.rename(conn, bob.id, handle, actor="bob")
+
+
+def test_an_invited_participant_does_not_choose_a_name_that_looks_like_a_person(conn: Connection) -> None:
+    project = factories.make_project(conn)
+    factories.make_member(conn, project, "viewer", "bob")
+    code = invites.create_for_owner(conn, project.id, actor="x").code
+    for name in ("b0b", "b\u043eb"):
+        with assert_refused(conn, "conflict") as caught:
+            invite_redemption.redeem(conn, code, name=name)
+        assert caught.value.data["reason"] == "name_taken"
+        assert "looks like bob" in caught.value.message
 
 
 class _Names:

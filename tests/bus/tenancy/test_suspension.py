@@ -1,7 +1,7 @@
 """A suspended owner's acts: what costs or grants is refused, what takes away stays."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -11,8 +11,22 @@ from bus.db import Connection, Database
 from bus.errors import OwnerSuspended
 from bus.notifications import outbox
 from bus.operations import project_purge
-from bus.tenancy import invites, owner_participation, owners, participants, participations, projects, suspension, tokens
+from bus.tenancy import (
+    client_grants,
+    invites,
+    memberships,
+    owner_participation,
+    owners,
+    participants,
+    participations,
+    projects,
+    share_links,
+    suspension,
+    tokens,
+)
+from bus.tenancy.client_grants import ConsentRequest
 from bus.tenancy.invites import CreatedInvite
+from bus.tenancy.owners import Owner
 from bus.tenancy.projects import Project
 from tests import factories
 from tests.assertions import database_checksum
@@ -27,6 +41,7 @@ class World:
     agent: Agent
     invite: CreatedInvite
     webhook_id: int
+    member: Owner
 
     @property
     def owner_id(self) -> int:
@@ -37,6 +52,8 @@ class World:
         return owner_participation.get_or_create_owner_context(self.conn, self.owner_id, self.project.id)
 
 
+_CONSENT = ConsentRequest("https://app.example/c.json", "App", "http://127.0.0.1/", "https://b.example/mcp", "c" * 43)
+_DEVICE_CONSENT = replace(_CONSENT, redirect_uri=None, code_challenge=None, device_sha256=b"d" * 32)
 _REFUSED: dict[str, Callable[[World], object]] = {
     "create project": lambda w: projects.add(w.conn, w.owner_id, "more", actor="owner"),
     "reopen project": lambda w: projects.reopen(w.conn, w.project.id, actor="owner"),
@@ -52,6 +69,22 @@ _REFUSED: dict[str, Callable[[World], object]] = {
     "create task": lambda w: tasks.create(w.conn, w.owner_ctx, "x"),
     "provision": lambda w: participations.provision(w.conn, w.owner_ctx, "more"),
     "create invite as admin": lambda w: invites.create(w.conn, w.owner_ctx),
+    "invite person": lambda w: invites.create_for_person(
+        w.conn, w.project.id, "member", acting_owner_id=w.owner_id, actor="owner"
+    ),
+    "change role": lambda w: memberships.set_role(
+        w.conn, w.project.id, w.member.id, "lead", acting_owner_id=w.owner_id, actor="owner"
+    ),
+    "connect client": lambda w: client_grants.connect_participant(
+        w.conn, w.owner_id, w.agent.ctx.participation_id, _CONSENT, ttl=None, actor="owner"
+    ),
+    "connect client as new participant": lambda w: client_grants.connect_new_participant(
+        w.conn, w.owner_id, w.project.id, "more", None, _CONSENT, ttl=None, actor="owner"
+    ),
+    "connect device": lambda w: client_grants.connect_participant(
+        w.conn, w.owner_id, w.agent.ctx.participation_id, _DEVICE_CONSENT, ttl=None, actor="owner"
+    ),
+    "share board": lambda w: share_links.create(w.conn, w.project.id, ttl_hours=1, actor="owner"),
 }
 _ALLOWED: dict[str, Callable[[World], object]] = {
     "withdraw admin": lambda w: participations.set_admin(w.conn, w.project.id, w.agent.label, False, actor="owner"),
@@ -63,6 +96,9 @@ _ALLOWED: dict[str, Callable[[World], object]] = {
     "remove webhook": lambda w: outbox.remove_webhook(w.conn, w.owner_id, w.webhook_id, actor="owner"),
     "archive": lambda w: projects.archive(w.conn, w.project.id, actor="owner"),
     "delete project": lambda w: project_purge.begin_purge(w.conn, w.project.id, actor="owner"),
+    "remove member": lambda w: memberships.remove(
+        w.conn, w.project.id, w.member.id, acting_owner_id=w.owner_id, actor="owner"
+    ),
     "look": lambda w: leases.list_leases(w.conn, w.owner_ctx),
 }
 
@@ -73,7 +109,7 @@ def world(conn: Connection, project: Project) -> World:
     invite = invites.create_for_owner(conn, project.id, actor="owner")
     webhook = outbox.add_webhook(conn, project.owner_id, "https://example.org/hook", project_id=project.id, actor="o")
     owner_participation.get_or_create_owner_context(conn, project.owner_id, project.id)
-    return World(conn, project, agent, invite, webhook.id)
+    return World(conn, project, agent, invite, webhook.id, factories.make_member(conn, project))
 
 
 @pytest.mark.parametrize("act", _REFUSED)
