@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from bus.db import Connection
 from bus.rules import token_format
-from bus.tenancy.client_grants import DEVICE_CODE_TTL
+from bus.tenancy.client_consent import DEVICE_CODE_TTL
 from bus.tenancy.oauth_clients import OAuthClient
 
 TTL = timedelta(minutes=10)

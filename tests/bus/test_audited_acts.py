@@ -21,6 +21,7 @@ from bus.imports.original_rows import ProjectRow
 from bus.notifications import outbox
 from bus.operations import jobs, project_purge
 from bus.tenancy import (
+    client_consent,
     client_grants,
     invite_redemption,
     invites,
@@ -118,10 +119,10 @@ def _revoke_one_token(world: World) -> bool:
 
 
 def _connect_client(world: World) -> str:
-    request = client_grants.ConsentRequest(
+    request = client_consent.ConsentRequest(
         "https://app.example/client", "App", "http://127.0.0.1/", "https://bus/mcp", "c"
     )
-    return client_grants.connect_participant(
+    return client_consent.connect_participant(
         world.conn, world.owner.id, world.agent.ctx.participation_id, request, ttl=None, actor="web"
     )
 

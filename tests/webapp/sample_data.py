@@ -10,6 +10,7 @@ from bus.db import Connection
 from bus.notifications import outbox
 from bus.operations import project_purge
 from bus.tenancy import (
+    client_consent,
     client_grants,
     invite_redemption,
     invites,
@@ -21,7 +22,7 @@ from bus.tenancy import (
     share_links,
     tokens,
 )
-from bus.tenancy.client_grants import ConsentRequest
+from bus.tenancy.client_consent import ConsentRequest
 from bus.tenancy.oauth_clients import OAuthClient
 from tests.factories import Agent, authenticate_agent, make_agent, make_member, make_owner, make_project
 
@@ -156,7 +157,7 @@ def _connect_client(conn: Connection, owner: owners.Owner, agent: Agent, client:
     request = ConsentRequest(
         client.client_id, client.name, "http://127.0.0.1:49152/callback", "https://bus.example.org/mcp", "c" * 43
     )
-    code = client_grants.connect_participant(
+    code = client_consent.connect_participant(
         conn, owner.id, agent.ctx.participation_id, request, ttl=None, actor=owner.handle
     )
     grant = client_grants.lock_by_code(conn, code)

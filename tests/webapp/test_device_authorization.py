@@ -10,7 +10,7 @@ from bus.db import Connection, Database
 from bus.operations import retention
 from bus.rules import token_format
 from bus.rules.token_format import access_token_fingerprint
-from bus.tenancy import client_grants, device_authorizations, oauth_clients, tokens
+from bus.tenancy import client_consent, device_authorizations, oauth_clients, tokens
 from tests.concurrency import run_numbered_concurrently
 from tests.factories import make_agent, make_project
 from tests.webapp.oauth_requests import (
@@ -302,10 +302,10 @@ def test_of_two_decisions_at_once_one_counts(stranger: Browser, db: Database, sa
         waiting = device_authorizations.lock_by_user_code(conn, begun["user_code"])
         if waiting is None:
             return False
-        request = client_grants.ConsentRequest(
+        request = client_consent.ConsentRequest(
             DEVICE_CLIENT, "Build Machine", None, RESOURCE, None, "read", waiting.device_sha256
         )
-        client_grants.connect_new_participant(
+        client_consent.connect_new_participant(
             conn, sample.owner.id, sample.full_project.id, f"m-{number}", None, request, ttl=None, actor="test"
         )
         device_authorizations.decide(conn, waiting, allow=True)

@@ -21,7 +21,7 @@ from playwright.sync_api import Browser
 
 from bus.auth import login_links
 from bus.db import Database
-from bus.tenancy import client_grants, tokens
+from bus.tenancy import client_consent, client_grants, tokens
 from bus.tenancy.owners import Owner
 from bus.tenancy.projects import Project
 from tests import servers
@@ -294,8 +294,8 @@ def test_an_access_token_is_for_its_endpoint_alone(service: Service, db: Databas
         agent = make_agent(conn, team.project)
         issued = []
         for resource in (service.mcp_url, "https://other.example.org/mcp"):
-            request = client_grants.ConsentRequest(CLIENT_ID, "App", REDIRECT_URI, resource, "c" * 43)
-            code = client_grants.connect_participant(
+            request = client_consent.ConsentRequest(CLIENT_ID, "App", REDIRECT_URI, resource, "c" * 43)
+            code = client_consent.connect_participant(
                 conn, team.owner.id, agent.ctx.participation_id, request, ttl=None, actor="web"
             )
             grant = client_grants.lock_by_code(conn, code)
@@ -311,8 +311,8 @@ def test_an_access_token_is_for_its_endpoint_alone(service: Service, db: Databas
 def test_a_gateway_without_a_public_address_serves_no_metadata(service: Service, db: Database, team: Team) -> None:
     with db.transaction() as conn:
         agent = make_agent(conn, team.project)
-        request = client_grants.ConsentRequest(CLIENT_ID, "App", REDIRECT_URI, "http://127.0.0.1:8787/mcp", "c" * 43)
-        code = client_grants.connect_participant(
+        request = client_consent.ConsentRequest(CLIENT_ID, "App", REDIRECT_URI, "http://127.0.0.1:8787/mcp", "c" * 43)
+        code = client_consent.connect_participant(
             conn, team.owner.id, agent.ctx.participation_id, request, ttl=None, actor="web"
         )
         grant = client_grants.lock_by_code(conn, code)

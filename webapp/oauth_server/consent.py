@@ -14,8 +14,8 @@ from wtforms.validators import InputRequired
 from bus import limits, scopes
 from bus.db import Connection
 from bus.scopes import DEFAULT_CLIENT_SCOPE, FULL_SCOPE
-from bus.tenancy import client_grants, oauth_clients, participant_queries
-from bus.tenancy.client_grants import ConsentRequest
+from bus.tenancy import client_consent, client_grants, oauth_clients, participant_queries
+from bus.tenancy.client_consent import ConsentRequest
 from bus.tenancy.oauth_clients import OAuthClient
 from bus.tenancy.owners import Owner
 from bus.tenancy.participant_queries import ConsentChoice
@@ -125,7 +125,7 @@ def record(
         redirect_uri, challenge: of the authorization request.
         device_sha256: the SHA-256 of the device code, in place of these two.
     Raises:
-        BusError: as `client_grants.connect_participant` and `connect_new_participant`.
+        BusError: as `client_consent.connect_participant` and `connect_new_participant`.
     """
     request = ConsentRequest(
         client.client_id, client.name, redirect_uri, resource, challenge, form.scope.data, device_sha256
@@ -133,10 +133,10 @@ def record(
     ttl = timedelta(days=int(form.lives.data)) if form.lives.data else None
     oauth_clients.keep(conn, client)
     if not form.target.data.startswith(_NEW):
-        return client_grants.connect_participant(
+        return client_consent.connect_participant(
             conn, owner.id, int(form.target.data), request, ttl=ttl, actor=owner.handle
         )
-    return client_grants.connect_new_participant(
+    return client_consent.connect_new_participant(
         conn,
         owner.id,
         int(form.target.data.removeprefix(_NEW)),

@@ -14,6 +14,7 @@ from bus.operations import project_purge, retention
 from bus.rules.token_format import access_token_fingerprint
 from bus.tenancy import (
     authentication,
+    client_consent,
     client_grants,
     invite_redemption,
     invites,
@@ -24,7 +25,8 @@ from bus.tenancy import (
     projects,
     tokens,
 )
-from bus.tenancy.client_grants import ClientTokens, ConsentRequest
+from bus.tenancy.client_consent import ConsentRequest
+from bus.tenancy.client_grants import ClientTokens
 from bus.tenancy.projects import Project
 from tests.factories import Agent, make_agent, make_project
 
@@ -42,7 +44,7 @@ class Connected:
 
 
 def connect(conn: Connection, project: Project, agent: Agent, *, ttl: timedelta | None = None) -> Connected:
-    code = client_grants.connect_participant(
+    code = client_consent.connect_participant(
         conn, project.owner_id, agent.ctx.participation_id, REQUEST, ttl=ttl, actor=project.owner
     )
     grant = client_grants.lock_by_code(conn, code)
@@ -141,7 +143,7 @@ def test_a_replayed_code_revokes_what_it_gave(conn: Connection, ada: Agent, clie
 
 
 def test_a_code_expires(conn: Connection, project: Project, ada: Agent) -> None:
-    code = client_grants.connect_participant(
+    code = client_consent.connect_participant(
         conn, project.owner_id, ada.ctx.participation_id, REQUEST, ttl=None, actor="ada"
     )
     conn.execute("UPDATE token SET expires_at = clock_timestamp() WHERE id = (SELECT max(token_id) FROM client_grant)")
@@ -218,7 +220,7 @@ def test_a_project_that_is_deleted_takes_its_clients_along(
 
 
 def test_a_client_connects_as_a_new_participant(conn: Connection, project: Project) -> None:
-    code = client_grants.connect_new_participant(
+    code = client_consent.connect_new_participant(
         conn, project.owner_id, project.id, "app", "review", REQUEST, ttl=None, actor=project.owner
     )
     grant = client_grants.lock_by_code(conn, code)
@@ -229,7 +231,7 @@ def test_a_client_connects_as_a_new_participant(conn: Connection, project: Proje
     (connected,) = client_grants.list_connected(conn, project.owner_id)
     assert (connected.actor, connected.project, connected.client_name) == (grant.actor, project.name, "App")
     with pytest.raises(BusError, match="choose that participant"):
-        client_grants.connect_new_participant(
+        client_consent.connect_new_participant(
             conn, project.owner_id, project.id, "APP", None, REQUEST, ttl=None, actor=project.owner
         )
 
@@ -239,10 +241,10 @@ def test_an_owner_connects_and_disconnects_only_its_own(conn: Connection, projec
     agent = make_agent(conn, stranger)
     (connected,) = client_grants.list_connected(conn, project.owner_id)
     for act in (
-        lambda: client_grants.connect_participant(
+        lambda: client_consent.connect_participant(
             conn, project.owner_id, agent.ctx.participation_id, REQUEST, ttl=None, actor="x"
         ),
-        lambda: client_grants.connect_new_participant(
+        lambda: client_consent.connect_new_participant(
             conn, project.owner_id, stranger.id, "mine", None, REQUEST, ttl=None, actor="x"
         ),
         lambda: client_grants.disconnect(conn, stranger.owner_id, connected.id, actor="x"),
@@ -266,7 +268,7 @@ def test_an_archived_project_gets_no_new_client(conn: Connection, project: Proje
 
 
 def test_between_two_access_tokens_a_client_stays_in_its_lane(conn: Connection, project: Project, bob: Agent) -> None:
-    code = client_grants.connect_new_participant(
+    code = client_consent.connect_new_participant(
         conn, project.owner_id, project.id, "app", "review", REQUEST, ttl=None, actor=project.owner
     )
     grant = client_grants.lock_by_code(conn, code)

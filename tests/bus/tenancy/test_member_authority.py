@@ -10,7 +10,7 @@ from bus.coordination import long_poll, posts, sequences
 from bus.db import Connection
 from bus.errors import NotAuthenticated, OwnerSuspended
 from bus.rules.token_format import fingerprint
-from bus.tenancy import client_grants, memberships, owners
+from bus.tenancy import client_consent, client_grants, memberships, owners
 from bus.tenancy.client_grants import ClientTokens
 from bus.tenancy.owners import Owner
 from bus.tenancy.projects import Project
@@ -33,10 +33,10 @@ class World:
     bob: Owner
     agent: Agent
 
-    def consent(self, request: client_grants.ConsentRequest = REQUEST) -> str:
+    def consent(self, request: client_consent.ConsentRequest = REQUEST) -> str:
         """Let bob consent that a client acts as the agent; return the code."""
         participation_id = self.agent.ctx.participation_id
-        return client_grants.connect_participant(
+        return client_consent.connect_participant(
             self.conn, self.bob.id, participation_id, request, ttl=None, actor="bob"
         )
 
@@ -155,7 +155,7 @@ def test_who_has_no_role_any_more_consents_to_nothing(
     with assert_refused(world.conn, "not_found"):
         world.consent(request)
     with assert_refused(world.conn, "forbidden" if is_viewer else "not_found"):
-        client_grants.connect_new_participant(
+        client_consent.connect_new_participant(
             world.conn, world.bob.id, world.project.id, "late", None, request, ttl=None, actor="bob"
         )
     assert database_checksum(world.conn) == before
@@ -164,14 +164,14 @@ def test_who_has_no_role_any_more_consents_to_nothing(
 @pytest.mark.parametrize("suspend", _SUSPENSIONS.values(), ids=list(_SUSPENSIONS))
 @pytest.mark.parametrize("request_", [REQUEST, _DEVICE_REQUEST], ids=["browser", "device"])
 def test_a_member_consents_to_nothing_while_either_owner_is_suspended(
-    world: World, suspend: Callable[[World], object], request_: client_grants.ConsentRequest
+    world: World, suspend: Callable[[World], object], request_: client_consent.ConsentRequest
 ) -> None:
     suspend(world)
     before = database_checksum(world.conn)
     with pytest.raises(OwnerSuspended), world.conn.raw.transaction():
         world.consent(request_)
     with pytest.raises(OwnerSuspended), world.conn.raw.transaction():
-        client_grants.connect_new_participant(
+        client_consent.connect_new_participant(
             world.conn, world.bob.id, world.project.id, "late", None, request_, ttl=None, actor="bob"
         )
     assert database_checksum(world.conn) == before

@@ -6,7 +6,7 @@ import pytest
 
 from bus.db import Connection, Database
 from bus.errors import NotFound
-from bus.tenancy import client_grants, tokens
+from bus.tenancy import client_consent, client_grants, tokens
 from bus.tenancy.client_grants import ClientTokens
 from bus.tenancy.projects import Project
 from tests import factories
@@ -41,7 +41,7 @@ def test_of_many_concurrent_exchanges_of_a_code_one_succeeds_and_is_revoked(db: 
     project, agent = _make_agent(db)
     for _ in range(10):
         with db.transaction() as conn:
-            code = client_grants.connect_participant(
+            code = client_consent.connect_participant(
                 conn, project.owner_id, agent.ctx.participation_id, REQUEST, ttl=None, actor="web"
             )
         outcomes = run_numbered_concurrently(db, 4, lambda conn, _: _exchange(conn, code))  # noqa: B023

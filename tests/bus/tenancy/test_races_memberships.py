@@ -9,8 +9,8 @@ from bus.coordination import leases, posts, sequences, tasks
 from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated
-from bus.tenancy import client_grants, invite_redemption, invites, memberships, participations, tokens
-from bus.tenancy.client_grants import ConsentRequest
+from bus.tenancy import client_consent, invite_redemption, invites, memberships, participations, tokens
+from bus.tenancy.client_consent import ConsentRequest
 from bus.tenancy.invite_redemption import Acceptor
 from bus.tenancy.owners import Owner
 from bus.tenancy.projects import Project
@@ -107,7 +107,7 @@ def test_an_agent_that_is_added_beside_the_end_of_the_role_has_no_access(db: Dat
             lambda conn: participations.join(conn, project.id, "new", member_id=member.id, actor="x"),
             lambda conn: tokens.add(conn, project.id, reference, member_id=member.id, actor="x"),
             lambda conn: tokens.rotate(conn, project.id, reference, member_id=member.id, actor="x"),
-            lambda conn: client_grants.connect_participant(
+            lambda conn: client_consent.connect_participant(
                 conn,
                 member.id,
                 reference,

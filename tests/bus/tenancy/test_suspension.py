@@ -12,7 +12,7 @@ from bus.errors import OwnerSuspended
 from bus.notifications import outbox
 from bus.operations import project_purge
 from bus.tenancy import (
-    client_grants,
+    client_consent,
     invites,
     memberships,
     owner_participation,
@@ -24,7 +24,7 @@ from bus.tenancy import (
     suspension,
     tokens,
 )
-from bus.tenancy.client_grants import ConsentRequest
+from bus.tenancy.client_consent import ConsentRequest
 from bus.tenancy.invites import CreatedInvite
 from bus.tenancy.owners import Owner
 from bus.tenancy.projects import Project
@@ -75,13 +75,13 @@ _REFUSED: dict[str, Callable[[World], object]] = {
     "change role": lambda w: memberships.set_role(
         w.conn, w.project.id, w.member.id, "lead", acting_owner_id=w.owner_id, actor="owner"
     ),
-    "connect client": lambda w: client_grants.connect_participant(
+    "connect client": lambda w: client_consent.connect_participant(
         w.conn, w.owner_id, w.agent.ctx.participation_id, _CONSENT, ttl=None, actor="owner"
     ),
-    "connect client as new participant": lambda w: client_grants.connect_new_participant(
+    "connect client as new participant": lambda w: client_consent.connect_new_participant(
         w.conn, w.owner_id, w.project.id, "more", None, _CONSENT, ttl=None, actor="owner"
     ),
-    "connect device": lambda w: client_grants.connect_participant(
+    "connect device": lambda w: client_consent.connect_participant(
         w.conn, w.owner_id, w.agent.ctx.participation_id, _DEVICE_CONSENT, ttl=None, actor="owner"
     ),
     "share board": lambda w: share_links.create(w.conn, w.project.id, ttl_hours=1, actor="owner"),
