@@ -21,7 +21,7 @@ from bus.tenancy import (
     tokens,
 )
 from bus.tenancy.invite_authority import may_still_invite
-from bus.tenancy.invites import INVITE_STATE
+from bus.tenancy.invite_queries import INVITE_STATE
 from bus.tenancy.lookalikes import find_lookalike
 from bus.tenancy.participations import IssuedParticipation
 from bus.tenancy.project_locks import LockedProject

@@ -13,9 +13,8 @@ from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import token_format, validation
 from bus.rules.enums import MEMBER_ROLES
 from bus.tenancy import audit, authentication, memberships, owner_participation, owners, participants, project_locks
-from bus.tenancy.invite_authority import may_still_invite
 from bus.tenancy.suspension import refuse_suspended_lead, require_active_owner
-from bus.tenancy.tables import invite, invite_redemption, project
+from bus.tenancy.tables import invite, project
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,50 +28,6 @@ class CreatedInvite:
     participant_name: str | None
     uses: int
     role: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Redemption:
-    """One use of an invite.
-
-    Attributes:
-        actor: the participant's qualified name at that time.
-        accepted_by: the handle of the signed-in owner who accepted it, or None.
-    """
-
-    actor: str
-    accepted_by: str | None
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Invite:
-    """An invite as its owner sees it.
-
-    Attributes:
-        participant_id: the existing participant that gets one more token, or None.
-        email: the only address that may accept it, or None.
-        role: of the person who accepts it; None for a participant.
-        state: open, exhausted, expired or revoked.
-        redemptions: its uses, oldest first, at most 50.
-    """
-
-    id: int
-    hint: str
-    participant_name: str | None
-    participant_id: int | None
-    email: str | None
-    kind: str
-    lane: str | None
-    is_admin: bool
-    role: str | None
-    uses: int
-    used: int
-    state: str
-    created_by: str
-    created_at: datetime
-    expires_at: datetime
-    redemptions: list[Redemption]
 
 
 def create(
@@ -140,11 +95,9 @@ def create_for_owner(
         OwnerSuspended: the project's owner is suspended.
     Locks: the project clock, then the owner, shared.
     """
-    validation.integer(uses, "uses", 1, limits.MAX_INVITE_USES)
-    validation.integer(ttl_hours, "ttl_hours", 1, limits.MAX_INVITE_HOURS)
+    address = _validate_terms(uses, ttl_hours, email)
     valid_kind = participants.validate_kind(kind)
     granted_lane = validation.name(lane, "lane") if lane is not None else None
-    address = validation.email(email, "email") if email is not None else None
     if participant_name is not None and participant_id is not None:
         raise InvalidArgument("An invite for an existing participant takes no name; leave participant_name out.")
     label = validation.label(participant_name, "participant_name") if participant_name is not None else None
@@ -165,10 +118,13 @@ def create_for_owner(
         if participant is None:
             raise NotFound("participant")
         label, valid_kind = participant.label, participant.kind
-    code, row = _insert(
+    return _insert(
         conn,
         project_id,
+        locked_project.owner_id,
+        locked_project.name,
         ttl_hours,
+        audited={"participant_name": label, "is_admin": is_admin},
         participant_name=label,
         participant_id=participant_id,
         email=address,
@@ -180,27 +136,6 @@ def create_for_owner(
         created_by_participation_id=creator and creator.participation_id,
         # Of a connected client, whose access tokens are deleted a day after they expired.
         created_by_token_id=None if creator is None else sa.func.bus_lasting_token(creator.token_id),
-    )
-    audit.record(
-        conn,
-        locked_project.owner_id,
-        actor,
-        "invite.create",
-        row.hint,
-        project_id=project_id,
-        participant_name=label,
-        email=address,
-        uses=uses,
-        ttl_hours=ttl_hours,
-        is_admin=is_admin,
-    )
-    return CreatedInvite(
-        id=row.id,
-        project=locked_project.name,
-        code=code,
-        expires_at=row.expires_at,
-        participant_name=label,
-        uses=uses,
     )
 
 
@@ -231,9 +166,7 @@ def create_for_person(
     """
     if role not in MEMBER_ROLES:
         raise InvalidArgument(f"role must be one of: {', '.join(MEMBER_ROLES)}.")
-    validation.integer(uses, "uses", 1, limits.MAX_INVITE_USES)
-    validation.integer(ttl_hours, "ttl_hours", 1, limits.MAX_INVITE_HOURS)
-    address = validation.email(email, "email") if email is not None else None
+    address = _validate_terms(uses, ttl_hours, email)
     if address is not None and uses != 1:
         raise InvalidArgument("An invite for one address has one use; leave uses out.")
     locked_project = project_locks.lock_project(conn, project_id, member_id=acting_owner_id)
@@ -242,10 +175,13 @@ def create_for_person(
     if acting_owner_id != locked_project.owner_id:
         giver = owner_participation.find_owner_context(conn, acting_owner_id, project_id)
         assert giver is not None
-    code, row = _insert(
+    return _insert(
         conn,
         project_id,
+        locked_project.owner_id,
+        locked_project.project_name,
         ttl_hours,
+        audited={"role": role},
         role=role,
         email=address,
         kind="human",
@@ -253,31 +189,31 @@ def create_for_person(
         created_by=actor,
         created_by_participation_id=giver and giver.participation_id,
     )
-    audit.record(
-        conn,
-        locked_project.owner_id,
-        actor,
-        "invite.create",
-        row.hint,
-        project_id=project_id,
-        role=role,
-        email=address,
-        uses=uses,
-        ttl_hours=ttl_hours,
-    )
-    return CreatedInvite(
-        id=row.id,
-        project=locked_project.project_name,
-        code=code,
-        expires_at=row.expires_at,
-        participant_name=None,
-        uses=uses,
-        role=role,
-    )
 
 
-def _insert(conn: Connection, project_id: int, ttl_hours: int, **values: Any) -> tuple[str, sa.Row[Any]]:
-    """Insert an invite; return its code and its row."""
+def _validate_terms(uses: int, ttl_hours: int, email: str | None) -> str | None:
+    """Check the terms that all invites have; return the normalised address."""
+    validation.integer(uses, "uses", 1, limits.MAX_INVITE_USES)
+    validation.integer(ttl_hours, "ttl_hours", 1, limits.MAX_INVITE_HOURS)
+    return validation.email(email, "email") if email is not None else None
+
+
+def _insert(
+    conn: Connection,
+    project_id: int,
+    owner_id: int,
+    project_name: str,
+    ttl_hours: int,
+    *,
+    audited: dict[str, Any],
+    **values: Any,
+) -> CreatedInvite:
+    """Insert an invite with a new code, and record it in the audit log.
+
+    Args:
+        audited: what the audit log shows besides the terms that all invites have.
+        values: of the other columns.
+    """
     code = token_format.generate_invite_code()
     row = conn.execute(
         sa.insert(invite)
@@ -290,69 +226,27 @@ def _insert(conn: Connection, project_id: int, ttl_hours: int, **values: Any) ->
         )
         .returning(invite.c.id, invite.c.expires_at, invite.c.hint)
     ).one()
-    return code, row
-
-
-INVITE_STATE = sa.case(
-    (invite.c.revoked_at.is_not(None), "revoked"),
-    (invite.c.used >= invite.c.uses, "exhausted"),
-    (invite.c.expires_at <= sa.func.clock_timestamp(), "expired"),
-    # The token that created it has expired; other losses of rights revoke the invite itself.
-    (sa.not_(may_still_invite()), "revoked"),
-    else_="open",
-).label("state")
-
-
-def list_invites(
-    conn: Connection, project_id: int, *, for_people: bool = False, before: int | None = None, limit: int = 50
-) -> list[Invite]:
-    """List the invites of a project, newest first, at most `limit`, with ids below `before`.
-
-    Args:
-        for_people: those for persons, and not those for participants.
-    """
-    columns = (
-        invite.c.id,
-        invite.c.hint,
-        invite.c.participant_name,
-        invite.c.participant_id,
-        invite.c.email,
-        invite.c.kind,
-        invite.c.lane,
-        invite.c.is_admin,
-        invite.c.role,
-        invite.c.uses,
-        invite.c.used,
-        INVITE_STATE,
-        invite.c.created_by,
-        invite.c.created_at,
-        invite.c.expires_at,
+    audit.record(
+        conn,
+        owner_id,
+        values["created_by"],
+        "invite.create",
+        row.hint,
+        project_id=project_id,
+        email=values["email"],
+        uses=values["uses"],
+        ttl_hours=ttl_hours,
+        **audited,
     )
-    of_kind = invite.c.role.is_not(None) if for_people else invite.c.role.is_(None)
-    query = sa.select(*columns).where(invite.c.project_id == project_id, of_kind)
-    if before is not None:
-        query = query.where(invite.c.id < before)
-    rows = conn.execute(query.order_by(invite.c.id.desc()).limit(limit)).all()
-    redemptions = _list_redemptions(conn, [row.id for row in rows])
-    return [Invite(**row._mapping, redemptions=redemptions[row.id]) for row in rows]
-
-
-def _list_redemptions(conn: Connection, invite_ids: list[int]) -> dict[int, list[Redemption]]:
-    """List the redemptions of invites, oldest first, by invite."""
-    redemptions: dict[int, list[Redemption]] = {invite_id: [] for invite_id in invite_ids}
-    query = (
-        sa.select(
-            invite_redemption.c.invite_id,
-            invite_redemption.c.actor,
-            invite_redemption.c.accepted_by,
-            invite_redemption.c.created_at,
-        )
-        .where(invite_redemption.c.invite_id.in_(invite_ids))
-        .order_by(invite_redemption.c.id)
+    return CreatedInvite(
+        id=row.id,
+        project=project_name,
+        code=code,
+        expires_at=row.expires_at,
+        participant_name=values.get("participant_name"),
+        uses=values["uses"],
+        role=values.get("role"),
     )
-    for row in conn.execute(query):
-        redemptions[row.invite_id].append(Redemption(actor=row.actor, accepted_by=row.accepted_by, at=row.created_at))
-    return redemptions
 
 
 def revoke(conn: Connection, project_id: int, invite_id: int, *, actor: str) -> bool:

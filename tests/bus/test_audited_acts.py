@@ -23,6 +23,7 @@ from bus.operations import jobs, project_purge
 from bus.tenancy import (
     client_consent,
     client_grants,
+    invite_queries,
     invite_redemption,
     invites,
     memberships,
@@ -106,7 +107,7 @@ def _sign_up(world: World) -> Owner:
 
 
 def _get_invite_id(world: World) -> int:
-    return invites.list_invites(world.conn, world.project.id)[0].id
+    return invite_queries.list_invites(world.conn, world.project.id)[0].id
 
 
 def _expire_invite(world: World) -> None:

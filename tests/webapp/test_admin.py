@@ -9,7 +9,7 @@ from bus.db import Database
 from bus.errors import NotAuthenticated
 from bus.notifications import outbox
 from bus.rules.token_format import fingerprint as hashed
-from bus.tenancy import audit, invites, participant_queries, participation_queries, projects, tokens
+from bus.tenancy import audit, invite_queries, invites, participant_queries, participation_queries, projects, tokens
 from bus.tenancy.projects import ProjectSettings
 from tests.assertions import database_checksum
 from tests.factories import make_agent, make_owner
@@ -271,7 +271,7 @@ def test_an_invite_is_created_shown_once_listed_and_revoked(ada: Browser, sample
     assert "--fail-with-body" in card.text
     assert ada.get(made.location).status_code == 404
     with db.connection() as conn:
-        newest = invites.list_invites(conn, sample.full_project.id)[0]
+        newest = invite_queries.list_invites(conn, sample.full_project.id)[0]
     assert (newest.participant_name, newest.lane, newest.created_by) == ("fresh", "docs", "ada")
     listed = ada.get(project_path(sample, "invites/")).text
     assert code not in listed
@@ -279,7 +279,7 @@ def test_an_invite_is_created_shown_once_listed_and_revoked(ada: Browser, sample
         assert text in listed
     ada.submit(project_path(sample, f"invites/{newest.id}/revoke"))
     with db.connection() as conn:
-        assert invites.list_invites(conn, sample.full_project.id)[0].state == "revoked"
+        assert invite_queries.list_invites(conn, sample.full_project.id)[0].state == "revoked"
 
 
 def test_the_form_creates_an_invite_for_an_existing_participant(ada: Browser, sample: SampleData, db: Database) -> None:
@@ -289,7 +289,7 @@ def test_the_form_creates_an_invite_for_an_existing_participant(ada: Browser, sa
     ada.submit("", participant_id=str(sample.route_values["participant_id"]))
     with db.connection() as conn:
         assert (
-            invites.list_invites(conn, sample.full_project.id)[0].participant_id
+            invite_queries.list_invites(conn, sample.full_project.id)[0].participant_id
             == sample.route_values["participant_id"]
         )
 

@@ -11,7 +11,7 @@ from bus.db import Database
 from bus.errors import NotAuthenticated
 from bus.notifications import outbox
 from bus.rules.token_format import access_token_fingerprint, fingerprint
-from bus.tenancy import invites, memberships, owners, tokens
+from bus.tenancy import invite_queries, memberships, owners, tokens
 from bus.tenancy.owners import Owner
 from bus.tenancy.projects import Project
 from tests.factories import join_as, make_agent, make_member, make_owner, make_project
@@ -172,7 +172,7 @@ def test_an_invite_is_revoked_on_the_page(db: Database, project: Project, browse
     ada, bob = browsers
     code = _invite(ada, project)
     with db.connection() as conn:
-        (invite,) = invites.list_invites(conn, project.id, for_people=True)
+        (invite,) = invite_queries.list_invites(conn, project.id, for_people=True)
     ada.get(_url(project, "people/"))
     assert ada.submit(_url(project, f"people/invites/{invite.id}/revoke")).status_code == 303
     assert bob.get(f"/join/{code}/accept/").status_code == 404

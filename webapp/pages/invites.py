@@ -10,7 +10,7 @@ from wtforms.validators import NumberRange
 
 from bus import limits
 from bus.db.pagination import paginate
-from bus.tenancy import invites, participant_queries
+from bus.tenancy import invite_queries, invites, participant_queries
 from webapp.auth import current_owner
 from webapp.blueprints import ID_CONVERTER, NavItem, ProjectBlueprint, current_project, render_page, see_other
 from webapp.context import connection, redirect_on_refusal, show_refusal_on_form, transaction
@@ -62,7 +62,7 @@ def index() -> str | Response:
     """List invites with the participants who joined by them, newest first."""
     project, before = current_project(), query_int("before")
     with connection() as conn:
-        rows = invites.list_invites(conn, project.id, before=before, limit=_PAGE_SIZE + 1)
+        rows = invite_queries.list_invites(conn, project.id, before=before, limit=_PAGE_SIZE + 1)
     page, has_more = paginate(rows, _PAGE_SIZE)
     return render_page(
         "invites/index.html",

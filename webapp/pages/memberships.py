@@ -8,7 +8,7 @@ from wtforms import SelectField
 from bus.notifications import invite_mails
 from bus.operations import process_registry
 from bus.rules.member_rights import has_right, managed_roles
-from bus.tenancy import invites
+from bus.tenancy import invite_queries, invites
 from bus.tenancy import memberships as memberships_engine
 from webapp.auth import current_owner
 from webapp.blueprints import (
@@ -160,7 +160,7 @@ def _render_index(form: PersonInviteForm) -> str:
         members = memberships_engine.list_members(conn, project.id)
         listed = []
         if has_right(role, "manage_participants"):
-            listed = invites.list_invites(conn, project.id, for_people=True, limit=_MAX_LISTED_INVITES)
+            listed = invite_queries.list_invites(conn, project.id, for_people=True, limit=_MAX_LISTED_INVITES)
         mail_states = invite_mails.find_states(conn, project.id, [invite.id for invite in listed])
         is_mailed = process_registry.has_mail_server(conn)
     form.email.description = f"{_EMAIL_HINT} The link is mailed to them." if is_mailed else _EMAIL_HINT

@@ -13,7 +13,7 @@ from bus.notifications import invite_mails, mail_addresses, outbox
 from bus.notifications.outbox import OutboxMessage
 from bus.operations import process_registry, project_purge
 from bus.rules.token_format import fingerprint
-from bus.tenancy import invite_redemption, invites, memberships, owners, projects
+from bus.tenancy import invite_queries, invite_redemption, invites, memberships, owners, projects
 from bus.tenancy.invite_redemption import Acceptor
 from bus.tenancy.owners import Owner
 from bus.tenancy.projects import Project
@@ -149,7 +149,9 @@ def test_an_owner_mails_few_invites_a_day_and_others_have_their_own_limit(
     assert _invite(conn, project, lead, "b@example.net")[1] == "queued"
     # An invite that is not mailed can be handed over by its giver.
     states = {
-        invite.email: invite.state for invite in invites.list_invites(conn, project.id, for_people=True) if invite.email
+        invite.email: invite.state
+        for invite in invite_queries.list_invites(conn, project.id, for_people=True)
+        if invite.email
     }
     assert states["a2@example.net"] == "open"
     conn.execute("UPDATE notice SET created_at = created_at - interval '25 hours'")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from bus.db import Connection
-from bus.tenancy import audit, invite_redemption, invites, participants, participations, tokens
+from bus.tenancy import audit, invite_queries, invite_redemption, invites, participants, participations, tokens
 from bus.tenancy.projects import Project
 from tests import factories
 from tests.assertions import assert_refused, database_checksum
@@ -53,7 +53,7 @@ def test_an_invite_ends_with_the_rights_of_its_creator(
     invite_redemption.redeem(conn, created.code, name="in-time")
     _LOSSES[loss](conn, project, admin)
     _assert_void(conn, created.code)
-    assert invites.list_invites(conn, project.id)[0].state == "revoked"
+    assert invite_queries.list_invites(conn, project.id)[0].state == "revoked"
     ended = [entry for entry in audit.list_for_owner(conn, project.owner_id) if entry.action == "invite.revoke"]
     assert [(entry.actor, entry.detail["reason"]) for entry in ended] == [
         ("owner", f"{admin.actor} may no longer invite")
@@ -75,7 +75,7 @@ def test_redemption_itself_asks_for_the_rights_of_the_creator(
     # As if the loss had not ended the invite.
     conn.execute("UPDATE invite SET revoked_at = NULL WHERE id = %s", (created.id,))
     _assert_void(conn, created.code)
-    assert invites.list_invites(conn, project.id)[0].state == "revoked"
+    assert invite_queries.list_invites(conn, project.id)[0].state == "revoked"
 
 
 def test_an_invite_is_void_when_the_token_of_its_creator_has_expired(

@@ -6,6 +6,7 @@ from bus.db import Connection, Database
 from bus.errors import BusError
 from bus.operations import project_purge
 from bus.tenancy import (
+    invite_queries,
     invite_redemption,
     invites,
     owner_participation,
@@ -51,7 +52,7 @@ def test_an_offer_is_refused_as_its_redemption_is(conn: Connection, root: Agent,
     used, late, archived, revoked = (invites.create(conn, root.ctx).code for _ in range(4))
     invite_redemption.redeem(conn, used, name="one")
     conn.execute("UPDATE invite SET expires_at = clock_timestamp() WHERE sha256 = sha256(%s)", (late.encode(),))
-    (newest, *_) = [invite for invite in invites.list_invites(conn, project.id) if invite.state == "open"]
+    (newest, *_) = [invite for invite in invite_queries.list_invites(conn, project.id) if invite.state == "open"]
     invites.revoke(conn, project.id, newest.id, actor="cli")
     for code, reason in ((used, "exhausted"), (late, "expired"), (revoked, "invalid"), ("inv_nothing", "invalid")):
         for call in (invite_redemption.get_offer, lambda conn, code: invite_redemption.redeem(conn, code, name="x")):
@@ -145,7 +146,7 @@ def test_concurrent_redemptions_with_one_nonce_are_one_participant_and_one_answe
         assert failures(answers) == []
         assert len(set(answers)) == 1
         with db.connection() as conn:
-            assert invites.list_invites(conn, project.id, limit=1)[0].used == 1
+            assert invite_queries.list_invites(conn, project.id, limit=1)[0].used == 1
             assert len(participation_queries.list_participations(conn, project.id)) == round_ + 1
             assert _is_valid(conn, answers[0])
             assert conn.fetch_one("SELECT count(*) FROM token") == (round_ + 1,)
@@ -235,7 +236,7 @@ def test_an_invite_for_an_address_is_accepted_only_with_that_address(conn: Conne
     )
     assert issued.created
     assert issued.actor == f"{project.owner}/eve"
-    ((redemption,),) = (invite.redemptions for invite in invites.list_invites(conn, project.id))
+    ((redemption,),) = (invite.redemptions for invite in invite_queries.list_invites(conn, project.id))
     assert (redemption.actor, redemption.accepted_by) == (issued.actor, "eve")
 
 
@@ -290,7 +291,7 @@ def test_an_invited_person_cannot_choose_a_name_that_looks_like_another(
     # Nor one that looks like the owner.
     with assert_refused(conn, "conflict"):
         invite_redemption.redeem(conn, created.code, name=project.owner.replace("o", "\u043e", 1))
-    assert invites.list_invites(conn, project.id)[0].used == 0
+    assert invite_queries.list_invites(conn, project.id)[0].used == 0
     # The owner may choose it.
     locked = invites.create_for_owner(conn, project.id, participant_name=name, actor="owner")
     invite_redemption.redeem(conn, locked.code)

@@ -8,7 +8,15 @@ from bus.coordination import posts
 from bus.db import Connection
 from bus.operations import project_purge
 from bus.rules.token_format import fingerprint
-from bus.tenancy import invite_redemption, invites, owners, participant_queries, participations, projects
+from bus.tenancy import (
+    invite_queries,
+    invite_redemption,
+    invites,
+    owners,
+    participant_queries,
+    participations,
+    projects,
+)
 from bus.tenancy.projects import Project
 from tests import factories
 from tests.assertions import assert_refused, database_checksum
@@ -16,7 +24,7 @@ from tests.factories import Agent
 
 
 def _state(conn: Connection, project: Project) -> str:
-    return invites.list_invites(conn, project.id, limit=1)[0].state
+    return invite_queries.list_invites(conn, project.id, limit=1)[0].state
 
 
 def _expire(conn: Connection, invite: invites.CreatedInvite) -> None:
@@ -59,7 +67,7 @@ def test_an_invite_is_exhausted_after_its_uses(conn: Connection, root: Agent, pr
         invite_redemption.redeem(conn, created.code, name="three")
     assert caught.value.data["reason"] == "exhausted"
     assert database_checksum(conn) == before
-    (listed,) = invites.list_invites(conn, project.id)
+    (listed,) = invite_queries.list_invites(conn, project.id)
     assert (listed.uses, listed.used, listed.created_by) == (2, 2, root.actor)
     redeemed = conn.fetch_all("SELECT actor FROM invite_redemption WHERE invite_id = %s ORDER BY id", (created.id,))
     assert redeemed == [(f"{project.owner}/one",), (f"{project.owner}/two",)]
@@ -211,6 +219,6 @@ def test_malformed_invites_are_refused(conn: Connection, root: Agent, bad: dict[
 
 def test_invites_page_newest_first(conn: Connection, root: Agent, project: Project) -> None:
     created = [invites.create(conn, root.ctx, uses=uses).id for uses in (50, 1, 2, 3)]
-    first = invites.list_invites(conn, project.id, limit=3)
+    first = invite_queries.list_invites(conn, project.id, limit=3)
     assert [invite.id for invite in first] == created[:0:-1]
-    assert [invite.id for invite in invites.list_invites(conn, project.id, before=first[-1].id)] == created[:1]
+    assert [invite.id for invite in invite_queries.list_invites(conn, project.id, before=first[-1].id)] == created[:1]

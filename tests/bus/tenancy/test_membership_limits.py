@@ -13,6 +13,7 @@ from bus.errors import BusError, NotAuthenticated, OwnerSuspended
 from bus.notifications import outbox
 from bus.tenancy import (
     audit,
+    invite_queries,
     invites,
     memberships,
     owner_participation,
@@ -119,7 +120,7 @@ def test_a_lead_revokes_the_invites_for_roles_that_it_gives(conn: Connection) ->
         with pytest.raises(BusError), conn.raw.transaction():
             invites.revoke_for_person(conn, project.id, ids["viewer"], acting_owner_id=other.id, actor="x")
     assert invites.revoke_for_person(conn, project.id, ids["viewer"], acting_owner_id=lead.id, actor=lead.handle)
-    states = {invite.id: invite.state for invite in invites.list_invites(conn, project.id, for_people=True)}
+    states = {invite.id: invite.state for invite in invite_queries.list_invites(conn, project.id, for_people=True)}
     assert (states[ids["viewer"]], states[ids["lead"]]) == ("revoked", "open")
     # An operator, who sees them all, revokes each of them.
     assert invites.revoke(conn, project.id, ids["lead"], actor="operator")

@@ -13,6 +13,7 @@ from bus.errors import NotAuthenticated, OwnerSuspended
 from bus.operations import project_purge
 from bus.tenancy import (
     audit,
+    invite_queries,
     invite_redemption,
     invites,
     memberships,
@@ -324,9 +325,9 @@ def test_an_invite_of_a_person_is_accepted_once_and_repeating_it_uses_nothing(te
     with assert_refused(team.conn, "wrong_state") as caught:
         _accept(team, code, dan)
     assert caught.value.data["reason"] == "exhausted"
-    listed = invites.list_invites(team.conn, team.project.id, for_people=True)[0]
+    listed = invite_queries.list_invites(team.conn, team.project.id, for_people=True)[0]
     assert [one.accepted_by for one in listed.redemptions] == [carol.handle]
-    assert invites.list_invites(team.conn, team.project.id) == []
+    assert invite_queries.list_invites(team.conn, team.project.id) == []
 
 
 def test_an_invite_of_a_person_gives_no_token(team: Team) -> None:
@@ -351,7 +352,7 @@ def test_the_owner_and_members_use_no_invite(team: Team) -> None:
     code = _invite(team, "viewer")
     for owner in (team.ada, team.bob):
         assert _accept(team, code, owner) == team.project.id
-    assert invites.list_invites(team.conn, team.project.id, for_people=True)[0].used == 0
+    assert invite_queries.list_invites(team.conn, team.project.id, for_people=True)[0].used == 0
     assert memberships.find_role(team.conn, team.bob.id, team.project.id) == "member"
 
 
@@ -378,7 +379,7 @@ def test_an_invite_ends_with_the_role_of_its_giver(team: Team, change: str) -> N
     lead = factories.make_member(team.conn, team.project, "lead", "lea")
     code = _invite(team, by=lead, uses=2)
     _accept(team, code, factories.make_owner(team.conn))
-    _end(change, team, lead, invites.list_invites(team.conn, team.project.id, for_people=True)[0].id)
+    _end(change, team, lead, invite_queries.list_invites(team.conn, team.project.id, for_people=True)[0].id)
     late = factories.make_owner(team.conn)
     before = database_checksum(team.conn)
     with pytest.raises(Exception, match=r"not valid|archived|suspended"), team.conn.raw.transaction():

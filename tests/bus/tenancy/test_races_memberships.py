@@ -9,7 +9,7 @@ from bus.coordination import leases, posts, sequences, tasks
 from bus.ctx import Ctx
 from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated
-from bus.tenancy import client_consent, invite_redemption, invites, memberships, participations, tokens
+from bus.tenancy import client_consent, invite_queries, invite_redemption, invites, memberships, participations, tokens
 from bus.tenancy.client_consent import ConsentRequest
 from bus.tenancy.invite_redemption import Acceptor
 from bus.tenancy.owners import Owner
@@ -48,7 +48,7 @@ def test_an_invite_for_one_person_is_accepted_by_one(db: Database) -> None:
     outcomes = run_numbered_concurrently(db, 32, accept)
     with db.connection() as conn:
         joined = [member.handle for member in memberships.list_members(conn, project.id)]
-        assert invites.list_invites(conn, project.id, for_people=True)[0].used == 1
+        assert invite_queries.list_invites(conn, project.id, for_people=True)[0].used == 1
     assert len(joined) == 2
     # Both tries of the person who joined succeed.
     assert len(successes(outcomes)) == 2

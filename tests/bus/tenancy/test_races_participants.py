@@ -8,6 +8,7 @@ from bus.coordination import sequences
 from bus.db import Connection, Database
 from bus.errors import BusError, NotAuthenticated
 from bus.tenancy import (
+    invite_queries,
     invite_redemption,
     invites,
     participant_queries,
@@ -38,7 +39,7 @@ def test_concurrent_redemptions_never_exceed_the_uses_of_an_invite(
         assert {error.data["reason"] for error in failures(outcomes) if isinstance(error, BusError)} == {"exhausted"}
         assert all(isinstance(error, BusError) for error in failures(outcomes))
         with db.connection() as conn:
-            (invite,) = invites.list_invites(conn, project.id, limit=1)
+            (invite,) = invite_queries.list_invites(conn, project.id, limit=1)
             assert (invite.used, invite.state) == (uses, "exhausted")
             assert conn.fetch_one("SELECT count(*) FROM invite_redemption WHERE invite_id = %s", (invite.id,)) == (
                 uses,
@@ -62,7 +63,7 @@ def test_an_invite_that_is_revoked_while_it_is_redeemed_is_redeemed_or_invalid(d
         )
         assert revoked is True
         with db.connection() as conn:
-            (invite,) = invites.list_invites(conn, project.id, limit=1)
+            (invite,) = invite_queries.list_invites(conn, project.id, limit=1)
         assert invite.state == "revoked"
         assert invite.used == int(isinstance(redeemed, IssuedParticipation))
         if not invite.used:
@@ -208,7 +209,7 @@ def test_an_invite_that_is_redeemed_beside_its_creators_loss_of_rights_is_redeem
             assert isinstance(outcome, BusError), outcome
             assert outcome.data["reason"] == "invalid"
         with db.connection() as conn:
-            listed = invites.list_invites(conn, project.id, limit=2)
+            listed = invite_queries.list_invites(conn, project.id, limit=2)
             assert {invite.state for invite in listed if invite.created_by == admin.actor} == {"revoked"}
         # An invite that was created while the rights were withdrawn is void as well.
         codes = [first.code] if isinstance(created, Exception) else [first.code, created.code]

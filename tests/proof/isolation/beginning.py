@@ -7,7 +7,7 @@ from bus.billing import metering
 from bus.db import Connection, Database, shared_secret_keys
 from bus.notifications import mail_addresses
 from bus.rules.token_format import fingerprint
-from bus.tenancy import invites, owner_participation, owners, participations, projects, tokens
+from bus.tenancy import invite_queries, owner_participation, owners, participations, projects, tokens
 from tests.proof.isolation import model_posts, model_tasks, model_tools
 from tests.proof.isolation.bus_calls import TOOLS, call_tool
 from tests.proof.isolation.fingerprints import Fingerprints, take_fingerprints
@@ -108,6 +108,6 @@ def learn(conn: Connection, project: Project, content: dict[str, Any]) -> None:
         participation.id, participation.participant.id = ctx.participation_id, ctx.participant_id
     if 0 in project.invites:
         invite = project.invites.pop(0)
-        invite.id = invites.list_invites(conn, project.id, limit=1)[0].id
+        invite.id = invite_queries.list_invites(conn, project.id, limit=1)[0].id
         invite.code = content["code"]
         project.invites[invite.id] = invite
