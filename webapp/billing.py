@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import psycopg
 from flask import g
 
-from bus.billing import credits, status
-from bus.billing.credits import Price
+from bus.billing import prices, status
+from bus.billing.prices import Price
 from bus.db import Connection
 from bus.errors import BusError
 from webapp.auth import viewer
@@ -34,13 +34,13 @@ class PriceList:
 
 def get_price_list(conn: Connection) -> PriceList:
     """Return the prices, current and upcoming."""
-    prices = credits.list_prices(conn)
+    listed = prices.list_prices(conn)
     now = datetime.now(UTC)
-    current = [price for price in prices if price.effective_from <= now]
+    current = [price for price in listed if price.effective_from <= now]
     return PriceList(
         [price for price in current if price.credits],
         [price.event_type for price in current if not price.credits],
-        sorted((price for price in prices if price.effective_from > now), key=lambda price: price.effective_from),
+        sorted((price for price in listed if price.effective_from > now), key=lambda price: price.effective_from),
         EVENT_ACTIONS,
     )
 

@@ -111,14 +111,14 @@ def set_plan(owner: str, plan: str, data: Path | None, as_json: bool) -> None:
 @json_option
 def list_prices(data: Path | None, as_json: bool) -> None:
     """List present and future prices of event types."""
-    from bus.billing import credits
+    from bus.billing import prices
     from cli.database import transaction
 
     with transaction(data) as conn:
-        prices = credits.list_prices(conn)
-    rows = [(price.event_type, price.credits, f"{price.effective_from:%Y-%m-%d %H:%M}") for price in prices]
+        listed = prices.list_prices(conn)
+    rows = [(price.event_type, price.credits, f"{price.effective_from:%Y-%m-%d %H:%M}") for price in listed]
     emit(
-        {"prices": [dataclasses.asdict(price) for price in prices]},
+        {"prices": [dataclasses.asdict(price) for price in listed]},
         format_table(("EVENT", "CREDITS", "FROM"), rows),
         as_json=as_json,
     )
@@ -137,11 +137,11 @@ def set_price(event: str, amount: int, start: datetime | None, data: Path | None
     """
     from datetime import UTC
 
-    from bus.billing import credits
+    from bus.billing import prices
     from cli.database import transaction
 
     with transaction(data) as conn:
-        price = credits.set_price(conn, event, amount, effective_from=start and start.replace(tzinfo=UTC), actor="cli")
+        price = prices.set_price(conn, event, amount, effective_from=start and start.replace(tzinfo=UTC), actor="cli")
     emit(
         dataclasses.asdict(price),
         f"{price.event_type} costs {price.credits} from {price.effective_from:%Y-%m-%d %H:%M} UTC.",

@@ -12,7 +12,7 @@ import pytest
 import bus
 from bus.auth import identities, login_links, sessions
 from bus.auth.identities import IdentityClaims
-from bus.billing import credits, metering
+from bus.billing import credits, metering, prices
 from bus.coordination import expiry, leases
 from bus.db import Connection
 from bus.imports import original_tenancy
@@ -383,7 +383,7 @@ _ACTS: dict[str, Act] = {
     "set the low balance": Act(
         "credit.low_balance", "web", "7", lambda w: credits.set_low_balance(w.conn, w.owner.id, 7, actor="web")
     ),
-    "set a price": Act("credit.price", "op", "claim", lambda w: credits.set_price(w.conn, "claim", 3, actor="op")),
+    "set a price": Act("credit.price", "op", "claim", lambda w: prices.set_price(w.conn, "claim", 3, actor="op")),
     "switch metering on": Act(
         "metering.on", "clock", "metering", lambda w: metering.set_metering_enabled(w.conn, True)
     ),

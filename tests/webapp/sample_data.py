@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bus.billing import credits, metering
+from bus.billing import metering, prices
 from bus.coordination import leases, posts, presence, sequences, tasks
 from bus.db import Connection
 from bus.notifications import outbox
@@ -220,7 +220,7 @@ def add_credit_usage(conn: Connection, sample: SampleData, *, days: int = 40) ->
         " WHERE owner_id = %(owner)s",
         {"owner": sample.owner.id},
     )
-    credits.set_price(conn, "claim", 2, effective_from=datetime.now(UTC) + timedelta(days=20), actor="cli")
+    prices.set_price(conn, "claim", 2, effective_from=datetime.now(UTC) + timedelta(days=20), actor="cli")
     while not project_purge.begin_purge(conn, gone.id, actor=sample.owner.handle):
         pass
     while not project_purge.purge_step(conn, gone.id):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from bus.billing import credits, metering
+from bus.billing import credits, metering, prices
 from bus.coordination import sequences
 from bus.db import Connection, Database
 from bus.errors import BusError, InvalidArgument, OwnerSuspended
@@ -194,26 +194,26 @@ def test_a_payment_concurrent_with_a_suspension_leaves_the_owner_active(db: Data
 def test_a_price_applies_from_its_time_on(conn: Connection, project: Project, ada: Agent) -> None:
     metering.set_metering_enabled(conn, True)
     sequences.claim(conn, ada.ctx, "adr")
-    credits.set_price(conn, "claim", 10, actor="cli")
+    prices.set_price(conn, "claim", 10, actor="cli")
     # Times of events are whole milliseconds: an event of the same millisecond has the price before.
     conn.execute("SELECT pg_sleep(0.002)")
     sequences.claim(conn, ada.ctx, "adr")
     later = datetime.now(UTC) + timedelta(hours=1)
-    credits.set_price(conn, "claim", 100, effective_from=later, actor="cli")
+    prices.set_price(conn, "claim", 100, effective_from=later, actor="cli")
     sequences.claim(conn, ada.ctx, "adr")
     assert metering.bill_batch(conn, project.id).credits == 1 + 10 + 10
     assert [
         (price.credits, price.effective_from == later)
-        for price in credits.list_prices(conn)
+        for price in prices.list_prices(conn)
         if price.event_type == "claim"
     ] == [
         (10, False),
         (100, True),
     ]
     with pytest.raises(InvalidArgument, match="now or in the future"):
-        credits.set_price(conn, "claim", 1, effective_from=datetime.now(UTC) - timedelta(hours=1), actor="cli")
+        prices.set_price(conn, "claim", 1, effective_from=datetime.now(UTC) - timedelta(hours=1), actor="cli")
     with pytest.raises(InvalidArgument, match="must be one of"):
-        credits.set_price(conn, "nonsense", 1, actor="cli")
+        prices.set_price(conn, "nonsense", 1, actor="cli")
 
 
 @pytest.mark.parametrize("enabled", [False, True])

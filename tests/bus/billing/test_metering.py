@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bus.billing import credits, metering
+from bus.billing import credits, metering, prices
 from bus.coordination import leases, ledger, posts, presence, sequences
 from bus.db import Connection, Database
 from bus.operations import integrity_checks, project_purge
@@ -74,7 +74,7 @@ def test_each_ledger_event_except_register_costs_a_credit(
 
 
 def test_every_type_of_event_has_a_price(conn: Connection) -> None:
-    assert {price.event_type for price in credits.list_prices(conn)} == set(EVENT_TYPES)
+    assert {price.event_type for price in prices.list_prices(conn)} == set(EVENT_TYPES)
 
 
 def test_an_event_at_the_first_moment_of_a_price_costs_the_new_price(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import migrations
-from bus.billing import credits, metering, status, usage
+from bus.billing import credits, metering, prices, status, usage
 from bus.coordination import sequences
 from bus.db import Connection, Database, migrate
 from bus.errors import BusError
@@ -89,7 +89,7 @@ def test_usage_equals_entries_and_ledger_beside_writers_meters_and_price_changes
         barrier.wait(BARRIER_TIMEOUT_SECONDS)
         for price in (3, 0, 2, 5):
             with db.transaction() as conn:
-                credits.set_price(conn, "claim", price, actor="cli")
+                prices.set_price(conn, "claim", price, actor="cli")
 
     def work() -> None:
         outcomes = run_jobs_concurrently(*(lambda n=number: write(n) for number in range(8)), set_prices)
@@ -118,7 +118,7 @@ def test_an_event_counts_on_its_day_at_the_price_of_its_time(
     conn: Connection, project: Project, ada: Agent, bob: Agent
 ) -> None:
     def set_price(price: int) -> None:
-        credits.set_price(conn, "claim", price, actor="cli")
+        prices.set_price(conn, "claim", price, actor="cli")
         # Times of events are whole milliseconds: an event of the same millisecond has the price before.
         conn.execute("SELECT pg_sleep(0.002)")
 
@@ -289,7 +289,7 @@ def test_usage_billed_by_the_previous_version_has_no_participant(database_url: s
 
 def test_price_and_metering_changes_are_audited_without_an_owner(conn: Connection, project: Project) -> None:
     metering.set_metering_enabled(conn, True, actor="clock")
-    credits.set_price(conn, "claim", 3, actor="operator")
+    prices.set_price(conn, "claim", 3, actor="operator")
     rows: list[Any] = conn.fetch_all(
         "SELECT actor, action, subject, detail FROM audit WHERE owner_id IS NULL ORDER BY id"
     )
@@ -319,7 +319,7 @@ def test_the_billing_state_follows_balance_and_suspension(conn: Connection, proj
         sequences.claim(conn, ada.ctx, "adr")
     metering.bill_batch(conn, project.id)
     assert state() == "low"
-    credits.set_price(conn, "claim", 200, actor="cli")
+    prices.set_price(conn, "claim", 200, actor="cli")
     sequences.claim(conn, ada.ctx, "adr")
     metering.bill_batch(conn, project.id)
     delinquent = status.get_billing_status(conn, owner_id)
