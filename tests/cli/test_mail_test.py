@@ -3,30 +3,20 @@
 import socket
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import AuthResult
 
 from cli.exit_codes import ExitCode
 from tests.cli.test_commands import Cli
 from tests.servers import free_port
-from tests.workers.test_mail import Inbox
+from tests.workers.smtp_servers import Inbox, running_inbox
 
 
 @pytest.fixture
 def server() -> Iterator[tuple[Inbox, int]]:
     inbox = Inbox()
-
-    def authenticate(_server: Any, _session: Any, _envelope: Any, _mechanism: str, data: Any) -> AuthResult:
-        return AuthResult(success=data.login == b"user", handled=False)
-
-    port = free_port()
-    controller = Controller(inbox, hostname="127.0.0.1", port=port, authenticator=authenticate, auth_require_tls=False)
-    controller.start()
-    yield inbox, port
-    controller.stop()
+    with running_inbox(inbox) as port:
+        yield inbox, port
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""Mail servers that require STARTTLS and a password: exim, where it is installed, and aiosmtpd.
+"""Mail servers: aiosmtpd, and exim where it is installed, which both can require STARTTLS and a password.
 
-Both refuse `unknown@` for good and `later@` for now.
+All refuse `unknown@` for good and `later@` for now.
 """
 
 import contextlib
@@ -138,9 +138,19 @@ def _run_exim(folder: Path, certificate: Path) -> Iterator[SmtpServer]:
             process.terminate()
 
 
-class _Inbox:
+class Inbox:
+    """Keep received messages with their recipients; refuse `unknown@` permanently and `later@` temporarily."""
+
     def __init__(self) -> None:
-        self.messages: list[EmailMessage] = []
+        self.messages: list[tuple[list[str], EmailMessage]] = []
+
+    async def handle_MAIL(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if address.startswith("refused@"):
+            return "550 no such sender"
+        envelope.mail_from = address
+        return "250 OK"
 
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -153,35 +163,50 @@ class _Inbox:
         return "250 OK"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        recipients = ", ".join(envelope.rcpt_tos)
-        self.messages.append(_parse(f"Envelope-To: {recipients}\r\n".encode() + (envelope.original_content or b"")))
+        recipients = list(envelope.rcpt_tos)
+        content = f"Envelope-To: {', '.join(recipients)}\r\n".encode() + (envelope.original_content or b"")
+        self.messages.append((recipients, _parse(content)))
         return "250 kept"
+
+
+def accept_user(_server: Any, _session: Any, _envelope: Any, _mechanism: str, data: Any) -> AuthResult:
+    """Accept the account of the server with any password."""
+    return AuthResult(success=data.login == USER.encode(), handled=False)
+
+
+def _accept_password(_server: Any, _session: Any, _envelope: Any, _mechanism: str, data: Any) -> AuthResult:
+    return AuthResult(success=(data.login, data.password) == (USER.encode(), PASSWORD.encode()), handled=False)
+
+
+@contextmanager
+def running_inbox(
+    inbox: Inbox, host: str = "127.0.0.1", *, authenticator: Callable[..., AuthResult] = accept_user, **options: Any
+) -> Iterator[int]:
+    """Run aiosmtpd in a thread, without encryption unless `options` ask for it; return its port."""
+    options = {"auth_require_tls": False} | options
+    controller = Controller(inbox, hostname=host, port=free_port(), authenticator=authenticator, **options)
+    controller.start()
+    try:
+        yield controller.port
+    finally:
+        controller.stop()
 
 
 @contextmanager
 def running_aiosmtpd(certificate: Path) -> Iterator[SmtpServer]:
-    """Run aiosmtpd in a thread."""
+    """Run aiosmtpd with STARTTLS and a password."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
-    inbox = _Inbox()
-
-    def authenticate(_server: Any, _session: Any, _envelope: Any, _mechanism: str, data: Any) -> AuthResult:
-        return AuthResult(success=(data.login, data.password) == (USER.encode(), PASSWORD.encode()), handled=False)
-
-    controller = Controller(
+    inbox = Inbox()
+    with running_inbox(
         inbox,
-        hostname="127.0.0.1",
-        port=free_port(),
+        authenticator=_accept_password,
         tls_context=context,
         require_starttls=True,
         auth_required=True,
-        authenticator=authenticate,
-    )
-    controller.start()
-    try:
-        yield SmtpServer(controller.port, lambda: list(inbox.messages))
-    finally:
-        controller.stop()
+        auth_require_tls=True,
+    ) as port:
+        yield SmtpServer(port, lambda: [message for _, message in inbox.messages])
 
 
 def _parse(content: bytes) -> EmailMessage:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from bus.config.settings import Settings
 from bus.db import Database
@@ -13,33 +13,33 @@ from bus.tenancy import invite_redemption, invites
 from bus.tenancy.projects import Project
 from tests import servers
 from tests.factories import make_project
+from tests.workers.smtp_servers import Inbox, running_inbox
 from workers.job_runner import execute_job
 from workers.jobs import all_jobs
 from workers.settings import WorkerSettings
 
 
-class _Mailbox:
-    """Keep the text of received messages; refuse the first `refusals` for now."""
+class _Mailbox(Inbox):
+    """Refuse the first `refusals` messages for now."""
 
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.refusals = 0
+    refusals = 0
 
-    async def handle_DATA(self, _server: object, _session: object, envelope: object) -> str:
+    @property
+    def texts(self) -> list[str]:
+        return [message.get_content() for _, message in self.messages]
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         if self.refusals:
             self.refusals -= 1
             return "451 come again"
-        self.texts.append(bytes(getattr(envelope, "content", b"")).decode())
-        return "250 kept"
+        return await super().handle_DATA(server, session, envelope)
 
 
 @pytest.fixture
 def mailbox() -> Iterator[tuple[_Mailbox, str]]:
     box = _Mailbox()
-    controller = Controller(box, hostname="127.0.0.1", port=servers.free_port())
-    controller.start()
-    yield box, f"smtp://127.0.0.1:{controller.port}"
-    controller.stop()
+    with running_inbox(box) as port:
+        yield box, f"smtp://127.0.0.1:{port}"
 
 
 def _send(db: Database, database_url: str, smtp_url: str) -> dict[str, int]:

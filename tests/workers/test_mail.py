@@ -1,70 +1,25 @@
 """E-mails as a real SMTP server receives them."""
 
-import email
-import email.policy
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
+from aiosmtpd.smtp import AuthResult
 
 from bus.config.settings import Settings
 from bus.notifications.outbox import OutboxMessage
 from tests.servers import free_port
+from tests.workers.smtp_servers import Inbox, running_inbox
 from workers import mail
 from workers.settings import WorkerSettings
-
-
-class Inbox:
-    """Keep received messages; refuse `unknown@` permanently and `later@` temporarily."""
-
-    def __init__(self) -> None:
-        self.messages: list[tuple[list[str], email.message.EmailMessage]] = []
-
-    async def handle_MAIL(
-        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
-    ) -> str:
-        if address.startswith("refused@"):
-            return "550 no such sender"
-        envelope.mail_from = address
-        return "250 OK"
-
-    async def handle_RCPT(
-        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
-    ) -> str:
-        if address.startswith("unknown@"):
-            return "550 no such mailbox"
-        if address.startswith("later@"):
-            return "451 come again"
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
-
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        message = email.message_from_bytes(envelope.original_content or b"", policy=email.policy.default)
-        assert isinstance(message, email.message.EmailMessage)
-        self.messages.append((list(envelope.rcpt_tos), message))
-        return "250 kept"
 
 
 @pytest.fixture
 def server() -> Iterator[tuple[Inbox, str]]:
     inbox = Inbox()
-
-    def authenticate(_server: Any, _session: Any, _envelope: Any, _mechanism: str, data: Any) -> AuthResult:
-        return AuthResult(success=data.login == b"user", handled=False)
-
-    controller = Controller(
-        inbox,
-        hostname="127.0.0.1",
-        port=free_port(),
-        authenticator=authenticate,
-        auth_require_tls=False,
-    )
-    controller.start()
-    yield inbox, f"smtp://user:p%40ss@127.0.0.1:{controller.port}"
-    controller.stop()
+    with running_inbox(inbox) as port:
+        yield inbox, f"smtp://user:p%40ss@127.0.0.1:{port}"
 
 
 def _settings(url: str | None) -> WorkerSettings:
@@ -273,16 +228,10 @@ def test_a_password_is_not_sent_without_encryption(server: tuple[Inbox, str]) ->
         logins.append(data.login)
         return AuthResult(success=True)
 
-    controller = Controller(
-        Inbox(), hostname="127.0.0.2", port=free_port(), authenticator=authenticate, auth_require_tls=False
-    )
-    controller.start()
-    try:
-        refused = mail.send(_notice(), _settings(f"smtp://user:p%40ss@127.0.0.2:{controller.port}"))
+    with running_inbox(Inbox(), "127.0.0.2", authenticator=authenticate) as port:
+        refused = mail.send(_notice(), _settings(f"smtp://user:p%40ss@127.0.0.2:{port}"))
         assert (refused.delivered, refused.permanent) == (False, False)
         assert "STARTTLS" in refused.detail
         assert logins == []
         # Without a password nothing is at stake but the message.
-        assert mail.send(_notice(), _settings(f"smtp://127.0.0.2:{controller.port}")).delivered
-    finally:
-        controller.stop()
+        assert mail.send(_notice(), _settings(f"smtp://127.0.0.2:{port}")).delivered
