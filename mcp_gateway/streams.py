@@ -13,7 +13,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.subscriptions import ListenHandler, ResourceUpdated, ServerEvent, ToolsListChanged
 from mcp_types import SubscriptionsListenRequestParams, SubscriptionsListenResult
 
-from bus.coordination import long_poll
+from bus.coordination import subscriptions
 from bus.ctx import Ctx
 from bus.errors import NotAuthenticated, Unavailable
 from bus.rules.enums import EventType
@@ -42,7 +42,7 @@ class Stream:
         handler: the SDK's handler of the stream.
     """
 
-    state: long_poll.SubscriptionState
+    state: subscriptions.SubscriptionState
     listener: Callable[[ServerEvent], None] | None = None
     handler: ListenHandler = field(init=False)
 
@@ -90,7 +90,7 @@ class StreamRegistry(SubscriptionRegistry[Stream]):
         """
         # The stream reports commits from here on; the client reads earlier ones itself.
         state = await self._run_in_thread(
-            lambda conn: long_poll.begin_subscription(conn, ctx), ctx, single_statement=True
+            lambda conn: subscriptions.begin_subscription(conn, ctx), ctx, single_statement=True
         )
         if state is None:
             raise NotAuthenticated
@@ -108,7 +108,7 @@ class StreamRegistry(SubscriptionRegistry[Stream]):
 
     async def _refresh(self, dirty: Sequence[Stream]) -> None:
         changes = await self._run_in_thread(
-            lambda conn: long_poll.fetch_changes(conn, [stream.state for stream in dirty]), single_statement=True
+            lambda conn: subscriptions.fetch_changes(conn, [stream.state for stream in dirty]), single_statement=True
         )
         for stream, change in zip(dirty, changes, strict=True):
             if change is None:
@@ -122,7 +122,9 @@ class StreamRegistry(SubscriptionRegistry[Stream]):
         subscription.handler.close()
 
 
-def _build_events(previous: long_poll.SubscriptionState, change: long_poll.SubscriptionChange) -> list[ServerEvent]:
+def _build_events(
+    previous: subscriptions.SubscriptionState, change: subscriptions.SubscriptionChange
+) -> list[ServerEvent]:
     uris = {uri for event_type, uri in _RESOURCE_URI_BY_EVENT_TYPE.items() if event_type in change.event_types}
     if any(event_type.startswith("task_") for event_type in change.event_types):
         uris.add(_TASKS_URI)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bus.auth import login_links, sessions
-from bus.coordination import escalation, leases, long_poll, posts, sequences, tasks
+from bus.coordination import escalation, leases, long_poll, posts, sequences, subscriptions, tasks
 from bus.db import Connection
 from bus.errors import NotAuthenticated, OwnerSuspended
 from bus.notifications import outbox
@@ -73,11 +73,11 @@ def test_a_wait_returns_nothing_after_the_loss(
 def test_a_subscription_ends_with_the_loss(
     conn: Connection, project: Project, ada: Agent, lose: Any, error: type[Exception]
 ) -> None:
-    state = long_poll.begin_subscription(conn, ada.ctx)
+    state = subscriptions.begin_subscription(conn, ada.ctx)
     assert state is not None
     lose(conn, project, ada)
-    assert long_poll.fetch_changes(conn, [state]) == [None]
-    assert long_poll.begin_subscription(conn, ada.ctx) is None
+    assert subscriptions.fetch_changes(conn, [state]) == [None]
+    assert subscriptions.begin_subscription(conn, ada.ctx) is None
 
 
 @with_each_loss

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bus.coordination import leases, long_poll, posts, tasks
+from bus.coordination import leases, long_poll, posts, subscriptions, tasks
 from bus.db import Connection, Database
 from bus.errors import InvalidArgument, NotAuthenticated
 from bus.tenancy import participations, tokens
@@ -130,29 +130,29 @@ def test_a_request_that_lost_its_access_is_ready_and_refused(
     conn: Connection, project: Project, ada: Agent, bob: Agent
 ) -> None:
     wait = long_poll.begin_wait(conn, bob.ctx)
-    subscription = long_poll.begin_subscription(conn, bob.ctx)
+    subscription = subscriptions.begin_subscription(conn, bob.ctx)
     assert subscription is not None
     tokens.revoke_all(conn, project.id, "bob", actor="cli")
     assert long_poll.find_ready(conn, [wait]) == [wait]
     with pytest.raises(NotAuthenticated), conn.raw.transaction():
         long_poll.poll(conn, wait)
-    assert long_poll.fetch_changes(conn, [subscription]) == [None]
-    assert long_poll.begin_subscription(conn, bob.ctx) is None
+    assert subscriptions.fetch_changes(conn, [subscription]) == [None]
+    assert subscriptions.begin_subscription(conn, bob.ctx) is None
 
 
 def test_a_subscription_reports_later_changes(conn: Connection, project: Project, ada: Agent, bob: Agent) -> None:
-    subscription = long_poll.begin_subscription(conn, bob.ctx)
+    subscription = subscriptions.begin_subscription(conn, bob.ctx)
     assert subscription is not None
     tasks.create(conn, ada.ctx, "x")
     posts.create(conn, ada.ctx, "hello", to_actor="bob")
     participations.set_admin(conn, project.id, "bob", True, actor="cli")
-    (change,) = long_poll.fetch_changes(conn, [subscription])
+    (change,) = subscriptions.fetch_changes(conn, [subscription])
     assert change is not None
     assert change.event_types == {"task_create", "post"}
     assert (change.state.is_admin, subscription.is_admin) == (True, False)
     assert change.state.inbox == (1, change.state.last_seq)
-    (again,) = long_poll.fetch_changes(conn, [change.state])
-    assert again == long_poll.SubscriptionChange(change.state, frozenset())
+    (again,) = subscriptions.fetch_changes(conn, [change.state])
+    assert again == subscriptions.SubscriptionChange(change.state, frozenset())
 
 
 def test_concurrent_polls_return_each_task_and_each_ack_once(db: Database) -> None:

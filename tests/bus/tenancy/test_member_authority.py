@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bus.coordination import long_poll, posts, sequences
+from bus.coordination import long_poll, posts, sequences, subscriptions
 from bus.db import Connection
 from bus.errors import NotAuthenticated, OwnerSuspended
 from bus.rules.token_format import fingerprint
@@ -87,7 +87,7 @@ with_each_end = pytest.mark.parametrize("end", _ENDS.values(), ids=list(_ENDS))
 @with_each_loss
 def test_a_wait_and_a_subscription_of_a_members_agent_end(world: World, lose: Any, error: type[Exception]) -> None:
     request = long_poll.begin_wait(world.conn, world.agent.ctx, "inbox")
-    state = long_poll.begin_subscription(world.conn, world.agent.ctx)
+    state = subscriptions.begin_subscription(world.conn, world.agent.ctx)
     assert state is not None
     posts.create(world.conn, world.root.ctx, "hello", to_actor="bob/worker")
     lose(world)
@@ -95,7 +95,7 @@ def test_a_wait_and_a_subscription_of_a_members_agent_end(world: World, lose: An
     assert long_poll.find_ready(world.conn, [request]) == [request]
     with pytest.raises(error), world.conn.raw.transaction():
         long_poll.poll(world.conn, request)
-    assert long_poll.fetch_changes(world.conn, [state]) == [None]
+    assert subscriptions.fetch_changes(world.conn, [state]) == [None]
     assert database_checksum(world.conn) == before
 
 
