@@ -17,7 +17,7 @@ from authlib.integrations.httpx_client import OAuth2Client
 
 from bus.auth.identities import IdentityClaims
 from bus.config.certificates import trusted_certificates
-from webapp.settings import OAuthClientSettings
+from webapp.provider_settings import OAuthClientSettings
 
 _MAX_RESPONSE_BYTES = 1_000_000
 # Browsers drop a cookie of more than 4 KB, and each sign-in takes up to 400 bytes of it.

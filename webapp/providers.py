@@ -16,7 +16,8 @@ from joserfc.jwk import ECKey, RSAKey
 from bus.auth.identities import IdentityClaims
 from bus.config.field_types import is_secure_url
 from webapp.oauth_client import MALFORMED, Attempt, Provider, ProviderError, bearer_token
-from webapp.settings import OAuthClientSettings, WebOptions, client_key_algorithm
+from webapp.provider_settings import OAuthClientSettings, client_key_algorithm
+from webapp.settings import WebOptions
 
 # Asymmetric signatures only: neither `none` nor shared secrets.
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]

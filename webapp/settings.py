@@ -1,32 +1,18 @@
 """Settings of the web process, read once from the environment."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from bus.config.field_types import LongSecret, MarkdownFile, Names, WebUrl, is_secure_url, require_web_url
+from bus.config.field_types import LongSecret, MarkdownFile, Names, WebUrl, require_web_url
 from bus.config.redaction import quote
 from bus.config.variables import Environment, EnvironmentSettings, reading
+from webapp.provider_settings import Issuer, OAuthClientSettings, OidcSettings, ProviderUrl, require_private_key
 
 PROCESSES = ("web",)
 _YEAR_HOURS, _DAY_MINUTES = 365 * 24, 24 * 60
-
-
-def _require_provider_url(url: str) -> str:
-    require_web_url(url)
-    if not is_secure_url(url):
-        raise ValueError(
-            "must begin with https://, since secrets are sent there. Only this machine may use http://,"
-            f" such as http://localhost:8080. It is {quote(url)}."
-        )
-    return url
 
 
 def _require_top_up_url(url: str) -> str:
@@ -38,63 +24,6 @@ def _check_sign_up_entries(entries: tuple[str, ...]) -> tuple[str, ...]:
         if "@" not in entry or entry.endswith("@") or entry.count("@") > 1:
             raise ValueError(f"lists e-mail addresses and domains as @example.org; {quote(entry)} is neither.")
     return entries
-
-
-def _require_private_key(key: SecretStr | None) -> SecretStr | None:
-    if key is not None:
-        try:
-            client_key_algorithm(key.get_secret_value())
-        except ValueError:
-            raise ValueError("must be a private key (RSA or EC P-256) as PEM.") from None
-    return key
-
-
-def client_key_algorithm(pem: str) -> str:
-    """Return the JWS algorithm of a client's private key.
-
-    Raises:
-        ValueError: it is no private key, or none of a supported kind.
-    """
-    try:
-        key = load_pem_private_key(pem.encode(), password=None)
-    except (TypeError, UnsupportedAlgorithm) as error:
-        raise ValueError("no usable private key") from error
-    if isinstance(key, RSAPrivateKey):
-        return "RS256"
-    if isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1):
-        return "ES256"
-    raise ValueError("an unsupported kind of key")
-
-
-def _drop_trailing_slashes(url: str) -> str:
-    return url.rstrip("/")
-
-
-_Issuer = Annotated[
-    str, AfterValidator(_require_provider_url), Field(title="URL: https://, or http:// of this machine")
-]
-_ProviderUrl = Annotated[_Issuer, AfterValidator(_drop_trailing_slashes)]
-
-
-@dataclass(frozen=True)
-class OAuthClientSettings:
-    """The id and secret of an OAuth client."""
-
-    client_id: str
-    client_secret: SecretStr
-
-
-@dataclass(frozen=True)
-class OidcSettings:
-    """An OpenID Connect issuer for signing in, configured by discovery."""
-
-    # Not shown, since it may contain credentials.
-    issuer: str = field(repr=False)
-    client_id: str
-    client_secret: SecretStr
-    name: str
-    trust_email: bool = False
-    has_client_key: bool = False
 
 
 class WebOptions(EnvironmentSettings):
@@ -162,7 +91,7 @@ class WebOptions(EnvironmentSettings):
         Field(validation_alias="GITHUB_CLIENT_SECRET", description="its secret; set both or neither"),
     ] = None
     oidc_issuer: Annotated[
-        _Issuer | None,
+        Issuer | None,
         Field(
             validation_alias="OIDC_ISSUER",
             description="issuer for sign-in with OpenID Connect, exactly as its discovery document names it",
@@ -180,7 +109,7 @@ class WebOptions(EnvironmentSettings):
     ] = None
     oidc_client_key: Annotated[
         SecretStr | None,
-        AfterValidator(_require_private_key),
+        AfterValidator(require_private_key),
         Field(
             validation_alias="OIDC_CLIENT_KEY",
             title="text: a private key (RSA or EC P-256) as PEM",
@@ -322,13 +251,13 @@ class WebOptions(EnvironmentSettings):
         ),
     ] = None
     google_issuer: Annotated[
-        _ProviderUrl, Field(validation_alias="GOOGLE_ISSUER", description="issuer of Google's ID tokens")
+        ProviderUrl, Field(validation_alias="GOOGLE_ISSUER", description="issuer of Google's ID tokens")
     ] = "https://accounts.google.com"
     github_url: Annotated[
-        _ProviderUrl, Field(validation_alias="GITHUB_URL", description="GitHub, or a GitHub Enterprise server")
+        ProviderUrl, Field(validation_alias="GITHUB_URL", description="GitHub, or a GitHub Enterprise server")
     ] = "https://github.com"
     github_api_url: Annotated[
-        _ProviderUrl, Field(validation_alias="GITHUB_API_URL", description="API of the same server")
+        ProviderUrl, Field(validation_alias="GITHUB_API_URL", description="API of the same server")
     ] = "https://api.github.com"
 
     @property

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from bus.coordination import board_activity
 from bus.coordination.board_activity import Activity
-from bus.coordination.posts import TITLE_SQL
+from bus.coordination.post_titles import TITLE_SQL
 from bus.db import Connection, Row
 from bus.db.capped_count import capped_count
 from bus.rules.enums import TASK_STATUSES

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bus import limits
-from bus.coordination import posts
+from bus.coordination import post_titles, posts
 from bus.coordination.posts import Post
 from bus.ctx import Ctx
 from bus.db import Connection
@@ -90,7 +90,7 @@ def get_titles(conn: Connection, ctx: Ctx, post_ids: Collection[int]) -> dict[in
     if not post_ids:
         return {}
     rows = conn.fetch_all(
-        f"SELECT o.id, {posts.TITLE_SQL} FROM post o WHERE o.project_id = %(project)s AND o.id = ANY (%(ids)s)",
+        f"SELECT o.id, {post_titles.TITLE_SQL} FROM post o WHERE o.project_id = %(project)s AND o.id = ANY (%(ids)s)",
         {"project": ctx.project_id, "ids": sorted(post_ids)},
     )
     return dict(rows)

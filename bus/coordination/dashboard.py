@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from bus.coordination.posts import TITLE_SQL
+from bus.coordination.post_titles import TITLE_SQL
 from bus.db import Connection, Row
 from bus.db.capped_count import capped_count
 from bus.rules.enums import TASK_STATUSES

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from bus.coordination import dashboard
 from bus.coordination.dashboard import BlockedTask, ContendedSurface
-from bus.coordination.posts import TITLE_SQL
+from bus.coordination.post_titles import TITLE_SQL
 from bus.db import Connection
 
 MAX_ITEMS = 50

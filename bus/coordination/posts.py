@@ -1,6 +1,5 @@
 """Posts to a lane or a participant, and their acknowledgement. The interface calls them handoffs."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -12,25 +11,13 @@ from bus import limits
 from bus.coordination import text_search
 from bus.coordination.give_back import CursorMove
 from bus.coordination.idempotency import validate_and_fingerprint
+from bus.coordination.post_titles import build_title
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError, InvalidArgument
 from bus.rules import validation
 from bus.tenancy import participants
 from bus.tenancy.authentication import fetch_as_caller
-
-_MAX_TITLE_LENGTH = 80
-# Signs of Markdown are no part of a title: of a heading, code and strong text. PostgreSQL and Python read them alike.
-_HEADING, _CODE, _STRONG = "^#+ +", "`([^`]+)`", r"(?<!\w)\*\*(?=\S)([^*]+)\*\*"
-_FIRST_LINE_SQL = (
-    "regexp_replace(regexp_replace(regexp_replace(split_part(btrim(o.body, E' \\t\\r\\n'), E'\\n', 1),"
-    f" '{_HEADING}', ''), '{_CODE}', '\\1', 'g'), '{_STRONG}', '\\1', 'g')"
-)
-TITLE_SQL = (
-    f"coalesce(o.subject, CASE WHEN length({_FIRST_LINE_SQL}) <= {_MAX_TITLE_LENGTH} THEN {_FIRST_LINE_SQL}"
-    f" ELSE left({_FIRST_LINE_SQL}, {_MAX_TITLE_LENGTH - 1}) || '…' END)"
-)
-"""SQL for the title of the post `o`, equal to `Post.title`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +82,7 @@ class Post(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     @property
     def title(self) -> str:
         """The subject, else the beginning of the first line of the body."""
-        if self.subject:
-            return self.subject
-        line = re.sub(_HEADING, "", self.body.strip(" \t\r\n").partition("\n")[0])
-        line = re.sub(_STRONG, r"\1", re.sub(_CODE, r"\1", line))
-        return line if len(line) <= _MAX_TITLE_LENGTH else f"{line[: _MAX_TITLE_LENGTH - 1]}…"
+        return build_title(self.subject, self.body)
 
 
 @dataclass(frozen=True)

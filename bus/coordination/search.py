@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bus import limits
 from bus.coordination import text_search
-from bus.coordination.posts import TITLE_SQL
+from bus.coordination.post_titles import TITLE_SQL
 from bus.db import Connection
 from bus.errors import InvalidArgument
 from bus.rules import sequence_format, validation

@@ -6,7 +6,8 @@ import pytest
 from pydantic import SecretStr
 
 from bus.config.errors import SettingError
-from webapp.settings import OAuthClientSettings, OidcSettings, WebOptions
+from webapp.provider_settings import OAuthClientSettings, OidcSettings
+from webapp.settings import WebOptions
 
 _OIDC = {"OIDC_ISSUER": "https://id.example.org", "OIDC_CLIENT_ID": "bus", "OIDC_CLIENT_SECRET": "s"}
 
