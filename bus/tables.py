@@ -6,7 +6,10 @@ Each package of the engine defines its own tables; importing this module imports
 from bus.analytics.tables import event_count, service_stats
 from bus.auth.tables import identity, login_link, session, sign_up
 from bus.billing.tables import credit_account, credit_entry, credit_usage, metering, price
+from bus.coordination import post_tables as _posts  # noqa: F401 - registers its tables
+from bus.coordination import session_tables as _sessions  # noqa: F401 - registers its tables
 from bus.coordination import tables as _coordination  # noqa: F401 - registers its tables
+from bus.coordination import task_tables as _tasks  # noqa: F401 - registers its tables
 from bus.db.columns import metadata
 from bus.db.tables import one_time_value, shared_key
 from bus.imports import tables as _imports  # noqa: F401 - registers its tables
