@@ -5,7 +5,7 @@ from typing import Any
 from bus.coordination import escalation, ledger, posts
 from bus.db import Connection, Database
 from bus.notifications import mail_addresses, outbox
-from bus.tenancy import owner_participation, projects
+from bus.tenancy import owner_participation, projects, tokens
 from bus.tenancy.projects import Project
 from tests.concurrency import run_concurrently, successes
 from tests.factories import Agent, make_agent, make_project
@@ -87,6 +87,21 @@ def test_an_admin_does_not_receive_its_own_post_or_one_it_has(conn: Connection, 
     (mine,) = posts.list_posts(conn, root.ctx).posts
     assert mine.deliveries is not None
     assert mine.deliveries.queued + mine.deliveries.surfaced == 1
+
+
+def test_a_project_admin_without_a_live_token_receives_no_escalation(
+    conn: Connection, project: Project, root: Agent, ada: Agent, bob: Agent
+) -> None:
+    other = make_agent(conn, project, "other", is_admin=True)
+    tokens.revoke_all(conn, project.id, root.label, actor="cli")
+    post_id = _overdue(conn, ada, to_actor="bob")
+    for _ in escalation.ESCALATION_STEPS:
+        escalation.escalate_overdue_posts(conn, project.id)
+        _make_steps_due(conn)
+    rows = conn.fetch_all("SELECT participation_id FROM delivery WHERE post_id = %s", (post_id,))
+    recipients = {participation_id for (participation_id,) in rows}
+    assert {bob.ctx.participation_id, other.ctx.participation_id} <= recipients
+    assert root.ctx.participation_id not in recipients
 
 
 def test_an_overdue_post_is_delivered_to_the_owner_who_acts_in_the_web(
