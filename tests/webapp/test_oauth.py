@@ -190,6 +190,7 @@ def test_a_callback_works_once(web: WebApp, issuer: FakeOidcProvider) -> None:
         {"nonce": "another"},
         {"nonce": None},
         {"aud": "another-client"},
+        {"aud": "another-client", "azp": CLIENT_ID},
         {"aud": [CLIENT_ID, "another"], "azp": "another"},
         {"iss": "https://evil.example"},
         {"exp": 1},

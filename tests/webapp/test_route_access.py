@@ -1,5 +1,6 @@
 """Access control of every route; new pages are covered automatically."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -193,6 +194,10 @@ def test_every_response_has_security_headers(site: WebApp, ada: Browser, strange
             assert "unsafe" not in policy
             assert "*" not in policy
             assert headers["X-Content-Type-Options"] == "nosniff"
+            assert headers["X-Frame-Options"] == "DENY"
+            assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+            assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+            assert "camera=()" in headers["Permissions-Policy"]
             assert headers["Referrer-Policy"] in ("same-origin", "no-referrer")
             assert "max-age=" in headers["Strict-Transport-Security"]
             assert "Server" not in headers
@@ -214,3 +219,5 @@ def test_no_page_has_inline_scripts_or_styles(site: WebApp, operator: Browser) -
         page = operator.get(_path(site, rule)).text
         for forbidden in (" style=", "<style", " onclick=", " onsubmit=", "javascript:", "http://", 'src="//'):
             assert forbidden not in page.replace("http://www.w3.org", ""), (rule, forbidden)
+        for attributes in re.findall("<script([^>]*)>", page):
+            assert re.search(r' src="/static/[^"]+"', attributes), (rule, attributes)
