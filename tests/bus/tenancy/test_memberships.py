@@ -1,7 +1,6 @@
 """Memberships: other owners in a project, each with a role, under their own handle and with agents of their own."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,8 +12,6 @@ from bus.errors import NotAuthenticated, OwnerSuspended
 from bus.operations import project_purge
 from bus.tenancy import (
     audit,
-    invite_queries,
-    invite_redemption,
     invites,
     memberships,
     owner_participation,
@@ -25,55 +22,10 @@ from bus.tenancy import (
     projects,
     tokens,
 )
-from bus.tenancy.invite_redemption import Acceptor
-from bus.tenancy.owners import Owner
-from bus.tenancy.projects import Project
 from tests import factories
 from tests.assertions import assert_refused, database_checksum
+from tests.bus.tenancy.project_team import Team, accept, invite_person
 from tests.factories import Agent
-
-
-@dataclass(frozen=True)
-class Team:
-    """A project of ada with bob as member; both have an agent `claude-1` there."""
-
-    conn: Connection
-    ada: Owner
-    bob: Owner
-    project: Project
-    adas: Agent
-    bobs: Agent
-
-    def person(self, owner: Owner) -> Ctx:
-        return owner_participation.get_or_create_owner_context(self.conn, owner.id, self.project.id)
-
-
-@pytest.fixture
-def team(conn: Connection) -> Team:
-    ada = factories.make_owner(conn, "ada")
-    project = factories.make_project(conn, "apollo", ada)
-    owner_participation.get_or_create_owner_context(conn, ada.id, project.id)
-    adas = factories.make_agent(conn, project, "claude-1")
-    bob = factories.make_member(conn, project, "member", "bob")
-    bobs = factories.make_member_agent(conn, project, bob, "claude-1")
-    return Team(conn, ada, bob, project, adas, bobs)
-
-
-def _acceptor(owner: Owner) -> Acceptor:
-    return Acceptor(owner.handle, frozenset({owner.email}))
-
-
-def _invite(team: Team, role: str = "member", *, by: Owner | None = None, **terms: Any) -> str:
-    giver = by or team.ada
-    invite = invites.create_for_person(
-        team.conn, team.project.id, role, acting_owner_id=giver.id, actor=giver.handle, **terms
-    )
-    return invite.code
-
-
-def _accept(team: Team, code: str, owner: Owner) -> int:
-    return invite_redemption.accept_as_person(team.conn, code, owner.id, _acceptor(owner))
-
 
 # Names.
 
@@ -133,9 +85,9 @@ def test_labels_and_handles_of_a_project_are_distinct(team: Team) -> None:
         assert "handle" in caught.value.message
     factories.make_agent(conn, team.project, "carol")
     carol = factories.make_owner(conn, "carol")
-    code = _invite(team)
+    code = invite_person(team)
     with assert_refused(conn, "conflict"):
-        _accept(team, code, carol)
+        accept(team, code, carol)
     assert memberships.find_role(conn, carol.id, team.project.id) is None
 
 
@@ -216,7 +168,7 @@ def test_roles_are_given_changed_and_taken_by_those_that_manage_them(
     giver = team.ada if acting == "owner" else factories.make_member(conn, team.project, acting)
     target = factories.make_member(conn, team.project, role)
     acts: tuple[Callable[[], Any], ...] = (
-        lambda: _invite(team, role, by=giver),
+        lambda: invite_person(team, role, by=giver),
         lambda: memberships.set_role(conn, project_id, target.id, "viewer", acting_owner_id=giver.id, actor="x"),
         lambda: memberships.remove(conn, project_id, target.id, acting_owner_id=giver.id, actor="x"),
     )
@@ -230,7 +182,7 @@ def test_roles_are_given_changed_and_taken_by_those_that_manage_them(
 
 def test_no_one_is_given_the_role_of_an_owner_and_the_owner_stays(team: Team) -> None:
     with assert_refused(team.conn, "invalid_argument"):
-        _invite(team, "owner")
+        invite_person(team, "owner")
     for act in (
         lambda: memberships.remove(team.conn, team.project.id, team.ada.id, acting_owner_id=team.ada.id, actor="ada"),
         lambda: memberships.set_role(
@@ -313,88 +265,6 @@ def test_the_projects_owner_pays(team: Team) -> None:
     assert {team.bobs.ctx.owner_id, team.person(team.bob).owner_id} == {team.ada.id}
 
 
-# Joining.
-
-
-def test_an_invite_of_a_person_is_accepted_once_and_repeating_it_uses_nothing(team: Team) -> None:
-    code, carol, dan = _invite(team, "lead"), factories.make_owner(team.conn), factories.make_owner(team.conn)
-    offer = invite_redemption.get_offer(team.conn, code)
-    assert (offer.role, offer.created_by, offer.owner) == ("lead", "ada", "ada")
-    assert {_accept(team, code, carol) for _ in range(2)} == {team.project.id}
-    assert memberships.find_role(team.conn, carol.id, team.project.id) == "lead"
-    with assert_refused(team.conn, "wrong_state") as caught:
-        _accept(team, code, dan)
-    assert caught.value.data["reason"] == "exhausted"
-    listed = invite_queries.list_invites(team.conn, team.project.id, for_people=True)[0]
-    assert [one.accepted_by for one in listed.redemptions] == [carol.handle]
-    assert invite_queries.list_invites(team.conn, team.project.id) == []
-
-
-def test_an_invite_of_a_person_gives_no_token(team: Team) -> None:
-    code = _invite(team)
-    before = database_checksum(team.conn)
-    with assert_refused(team.conn, "forbidden") as caught:
-        invite_redemption.redeem(team.conn, code, name="x")
-    assert caught.value.data["reason"] == "sign_in_required"
-    assert database_checksum(team.conn) == before
-
-
-def test_an_invite_for_an_address_is_accepted_with_that_address_alone(team: Team) -> None:
-    carol, eve = factories.make_owner(team.conn, "carol"), factories.make_owner(team.conn, "eve")
-    code = _invite(team, email="Carol@example.org")
-    with assert_refused(team.conn, "forbidden") as caught:
-        _accept(team, code, eve)
-    assert caught.value.data["reason"] == "wrong_email"
-    assert _accept(team, code, carol) == team.project.id
-
-
-def test_the_owner_and_members_use_no_invite(team: Team) -> None:
-    code = _invite(team, "viewer")
-    for owner in (team.ada, team.bob):
-        assert _accept(team, code, owner) == team.project.id
-    assert invite_queries.list_invites(team.conn, team.project.id, for_people=True)[0].used == 0
-    assert memberships.find_role(team.conn, team.bob.id, team.project.id) == "member"
-
-
-def _end(change: str, team: Team, lead: Owner, code_id: int) -> None:
-    conn, project_id = team.conn, team.project.id
-    acting: dict[str, Any] = {"acting_owner_id": team.ada.id, "actor": "ada"}
-    if change == "demoted":
-        memberships.set_role(conn, project_id, lead.id, "member", **acting)
-        memberships.set_role(conn, project_id, lead.id, "lead", **acting)
-    elif change == "removed":
-        memberships.remove(conn, project_id, lead.id, **acting)
-    elif change == "suspended":
-        owners.suspend(conn, lead.id, reason="abuse", actor="op")
-    elif change == "revoked":
-        invites.revoke(conn, project_id, code_id, actor="ada")
-    elif change == "archived":
-        projects.archive(conn, project_id, actor="ada")
-    else:
-        owners.suspend(conn, team.ada.id, reason="credits", actor="op")
-
-
-@pytest.mark.parametrize("change", ["demoted", "removed", "suspended", "revoked", "archived", "owner suspended"])
-def test_an_invite_ends_with_the_role_of_its_giver(team: Team, change: str) -> None:
-    lead = factories.make_member(team.conn, team.project, "lead", "lea")
-    code = _invite(team, by=lead, uses=2)
-    _accept(team, code, factories.make_owner(team.conn))
-    _end(change, team, lead, invite_queries.list_invites(team.conn, team.project.id, for_people=True)[0].id)
-    late = factories.make_owner(team.conn)
-    before = database_checksum(team.conn)
-    with pytest.raises(Exception, match=r"not valid|archived|suspended"), team.conn.raw.transaction():
-        _accept(team, code, late)
-    assert database_checksum(team.conn) == before
-
-
-def test_a_suspended_person_does_not_join(team: Team) -> None:
-    carol = factories.make_owner(team.conn)
-    owners.suspend(team.conn, carol.id, reason="abuse", actor="op")
-    code = _invite(team)
-    with pytest.raises(OwnerSuspended), team.conn.raw.transaction():
-        _accept(team, code, carol)
-
-
 # Leaving.
 
 
@@ -447,7 +317,7 @@ def test_a_membership_that_ends_is_felt_even_by_a_participation_that_is_left(tea
 
 def test_who_returns_finds_their_agents_without_tokens(team: Team) -> None:
     memberships.remove(team.conn, team.project.id, team.bob.id, acting_owner_id=team.bob.id, actor="bob")
-    _accept(team, _invite(team), team.bob)
+    accept(team, invite_person(team), team.bob)
     with pytest.raises(NotAuthenticated), team.conn.raw.transaction():
         ledger.query_events(team.conn, team.bobs.ctx)
     again = factories.make_member_agent(team.conn, team.project, team.bob, "claude-1")
