@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import httpx2
 import pytest
@@ -11,6 +12,7 @@ from bus.db import Database
 from bus.rules.token_format import generate_token
 from bus.tenancy import owners
 from mcp_gateway.tools import all_tools
+from tests.assertions import database_checksum
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.mcp_client import McpClient
 from tests.mcp_gateway.processes import GatewayProcess, running_gateways
@@ -104,6 +106,36 @@ def test_no_tool_answers_a_suspended_owner(connect: Connect, team: Team, gateway
     with gateway_db.transaction() as conn:
         owners.suspend(conn, team.owner_id, reason="test", actor="test")
     assert {name: client.call(name).status for name in all_tools()} == dict.fromkeys(all_tools(), 403)
+
+
+@both_protocols
+def test_nothing_else_answers_a_suspended_owner(
+    connect: Connect, team: Team, gateway_db: Database, modern: bool
+) -> None:
+    client = connect(team.alice, modern=modern)
+    (resource, *_), (prompt, *_) = (client.request(f"{kind}/list").result[kind] for kind in ("resources", "prompts"))
+    with gateway_db.transaction() as conn:
+        owners.suspend(conn, team.owner_id, reason="test", actor="test")
+        before = database_checksum(conn)
+    requests: dict[str, dict[str, Any]] = {
+        **{method: {} for method in ("tools/list", "resources/list", "resources/templates/list", "prompts/list")},
+        "resources/read": {"uri": resource["uri"]},
+        "prompts/get": {"name": prompt["name"]},
+        "subscriptions/listen": {},
+        **{method: {} for method in (["server/discover"] if modern else ["initialize", "ping"])},
+    }
+    statuses = {
+        method: client.request(method, next(iter(params.values()), None), **params).status
+        for method, params in requests.items()
+    }
+    assert statuses == dict.fromkeys(requests, 403)
+    headers = {**client.headers("tools/list"), "X-Bus-Session": "s1"}
+    for url in (client.url, f"{client.url}/session"):
+        for method in ("GET", "POST", "DELETE"):
+            response = client.http_client.request(method, url, content=b"{}", headers=headers)
+            assert response.status_code == 403, (method, url, response.text)
+    with gateway_db.connection() as conn:
+        assert database_checksum(conn) == before
 
 
 @both_protocols
