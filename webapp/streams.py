@@ -213,7 +213,7 @@ class BoardStreams:
             await asyncio.sleep(_POLL_SECONDS)
             watched = {(stream.viewer, stream.board) for stream in self._streams}
             try:
-                allowed, versions = await loop.run_in_executor(None, self._refresh, watched)
+                current, versions = await loop.run_in_executor(None, self._refresh, watched)
             except Exception as error:  # noqa: BLE001 - a board that fails to render must not end the loop
                 if not isinstance(error, BusError | psycopg.Error):
                     _log.exception("a board could not be rendered")
@@ -221,21 +221,22 @@ class BoardStreams:
                     stream.enqueue(_UNAVAILABLE_EVENT)
                 continue
             for stream in self._streams:
-                version = versions.get(stream.board)
-                if version is None or (stream.viewer, stream.board) not in allowed:
+                board_key = current.get((stream.viewer, stream.board))
+                version = None if board_key is None else versions.get(board_key)
+                if board_key is None or version is None:
                     # No longer allowed, or the project is deleted: when the client reconnects, the page answers so.
                     stream.close()
-                elif version != stream.version:
+                elif version != stream.version or board_key != stream.board:
+                    stream.board = board_key
                     stream.version = version
                     stream.enqueue(self._rendered[stream.board][1])
         self._rendered.clear()
 
     def _refresh(
         self, watched: Collection[tuple[_Viewer, _BoardKey]]
-    ) -> tuple[set[tuple[_Viewer, _BoardKey]], dict[_BoardKey, str]]:
-        """The viewers who may still see their board, and the versions of the boards; renders changed boards."""
+    ) -> tuple[dict[tuple[_Viewer, _BoardKey], _BoardKey], dict[_BoardKey, str]]:
+        """The boards that viewers may still see, by their present role, with their versions; renders changed boards."""
         viewers = {viewer for viewer, _ in watched}
-        boards = {board_key for _, board_key in watched}
         with self._db.connection() as conn:
             session_ids = {viewer.id for viewer in viewers if not viewer.is_shared}
             valid_sessions = sessions.keep_alive(conn, session_ids, idle_timeout=self._options.session_idle_timeout)
@@ -243,6 +244,14 @@ class BoardStreams:
                 conn, {(viewer.owner_id, key.project_id) for viewer, key in watched if viewer.owner_id is not None}
             )
             valid_links = share_links.list_valid(conn, {viewer.id for viewer in viewers if viewer.is_shared})
+            current: dict[tuple[_Viewer, _BoardKey], _BoardKey] = {}
+            for viewer, key in watched:
+                if viewer.owner_id is None:
+                    if viewer.id in valid_links:
+                        current[viewer, key] = key
+                elif viewer.id in valid_sessions and (role := roles.get((viewer.owner_id, key.project_id))) is not None:
+                    current[viewer, key] = key._replace(may_act=has_right(role, "act"))
+            boards = set(current.values())
             by_project = board.list_versions(conn, {board_key.project_id for board_key in boards})
             versions = {key: by_project[key.project_id] for key in boards if key.project_id in by_project}
             for key, version in versions.items():
@@ -252,13 +261,7 @@ class BoardStreams:
                     self._rendered[key] = (version, self._render_event(conn, key, version))
         for key in self._rendered.keys() - versions.keys():
             del self._rendered[key]
-        allowed = {
-            (viewer, key)
-            for viewer, key in watched
-            if viewer.id in (valid_links if viewer.is_shared else valid_sessions)
-            and (viewer.owner_id is None or (viewer.owner_id, key.project_id) in roles)
-        }
-        return allowed, versions
+        return current, versions
 
     def _render_event(self, conn: Connection, key: _BoardKey, version: str) -> bytes:
         snapshot = board.get_board(conn, key.project_id)

@@ -51,15 +51,15 @@ def find_role(conn: Connection, owner_id: int, project_id: int) -> str | None:
     return None if row is None else cast("str | None", row[0])
 
 
-def list_roles(conn: Connection, pairs: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
-    """Return those pairs of an owner and a project in which the owner has a role."""
+def list_roles(conn: Connection, pairs: Collection[tuple[int, int]]) -> dict[tuple[int, int], str]:
+    """Return the roles of pairs of an owner and a project; those without one are left out."""
     rows = conn.fetch_all(
-        "SELECT asked.owner_id, asked.project_id"
+        "SELECT asked.owner_id, asked.project_id, bus_project_role(asked.project_id, asked.owner_id)"
         " FROM unnest(%s::bigint[], %s::bigint[]) AS asked (owner_id, project_id)"
         " WHERE bus_project_role(asked.project_id, asked.owner_id) IS NOT NULL",
         ([owner_id for owner_id, _ in pairs], [project_id for _, project_id in pairs]),
     )
-    return {(owner_id, project_id) for owner_id, project_id in rows}
+    return {(owner_id, project_id): role for owner_id, project_id, role in rows}
 
 
 def has_memberships(conn: Connection, owner_id: int) -> bool:
@@ -140,7 +140,8 @@ def set_role(conn: Connection, project_id: int, owner_id: int, role: str, *, act
     """Change the role of a member; return whether anything changed.
 
     A lead who is one no longer loses the invites that it gave. A member who becomes viewer gives back what it works on
-    and loses its participants in the project.
+    and loses its participants in the project. A lower role takes rights away, so it works in an archived project and
+    while an owner is suspended, except for a suspended lead who changes the role of others.
 
     Args:
         acting_owner_id: the owner who changes it, whose role is read under the lock.
@@ -152,9 +153,10 @@ def set_role(conn: Connection, project_id: int, owner_id: int, role: str, *, act
         raise InvalidArgument(f"role must be one of: {', '.join(MEMBER_ROLES)}.")
     locked_project, present = _lock_managed(conn, project_id, owner_id, acting_owner_id)
     require_managed_role(find_role(conn, acting_owner_id, project_id), role)
-    project_locks.require_active(conn, locked_project)
     if role == present:
         return False
+    if MEMBER_ROLES.index(role) > MEMBER_ROLES.index(present):
+        project_locks.require_active(conn, locked_project)
     conn.execute(
         sa.update(membership)
         .where(membership.c.project_id == project_id, membership.c.owner_id == owner_id)

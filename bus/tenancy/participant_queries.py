@@ -343,6 +343,8 @@ def list_suggestions(conn: Connection, project_id: int, owner_id: int) -> Sugges
         " JOIN participant pt ON pt.id = p.participant_id JOIN owner o ON o.id = pt.owner_id"
         " LEFT JOIN presence pr ON pr.project_id = p.project_id AND pr.participation_id = p.id"
         " WHERE p.project_id = %s AND p.removed_at IS NULL AND pt.removed_at IS NULL"
+        # Who only views can neither acknowledge nor work.
+        " AND bus_project_role(p.project_id, pt.owner_id) <> 'viewer'"
         " ORDER BY pr.last_seen DESC NULLS LAST, p.id LIMIT %s",
         (owner_id, project_id, MAX_SUGGESTIONS),
     )

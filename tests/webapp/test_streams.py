@@ -129,6 +129,32 @@ def test_the_stream_of_a_person_ends_with_their_role(
     watch(story)
 
 
+def test_an_open_board_follows_a_change_of_role(
+    watch: Watch, scope: dict[str, Any], db: Database, sample: SampleData
+) -> None:
+    project = sample.empty_project
+    with db.transaction() as conn:
+        member = make_member(conn, project, "member", "mia")
+        token = sessions.open_session(conn, member.id, method="link", ttl=timedelta(hours=1))
+    scope["headers"][1] = (b"cookie", f"llm-bus={token}".encode())
+    scope["path"] = project_path(sample, "board/stream").replace(f"/{sample.full_project.id}/", f"/{project.id}/")
+
+    async def story(_: BoardStreams, read: Callable[[], Reader]) -> None:
+        reader = read()
+        await reader.until(b"Add agent")
+        reader.got.clear()
+        with db.transaction() as conn:
+            memberships.set_role(
+                conn, project.id, member.id, "viewer", acting_owner_id=sample.owner.id, actor=sample.owner.handle
+            )
+        await reader.until(b"No participants yet.")
+        assert not any(b"Add agent" in part for part in reader.got)
+        reader.leave()
+        await reader.task
+
+    watch(story)
+
+
 def test_a_slow_client_skips_to_the_newest_board(watch: Watch, db: Database, sample: SampleData) -> None:
     async def story(streams: BoardStreams, read: Callable[[], Reader]) -> None:
         slow, quick = read(), read()

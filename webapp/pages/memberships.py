@@ -115,6 +115,7 @@ def revoke_invite(person_invite_id: int) -> BaseResponse:
 
 
 @blueprint.post(f"/<{ID_CONVERTER}:member_id>/role")
+@allowed_while_suspended
 def set_role(member_id: int) -> BaseResponse:
     """Change the role of a member."""
     owner, role = current_owner(), RoleForm().role.data or ""

@@ -183,6 +183,32 @@ def test_a_suspended_lead_takes_nothing_from_others_and_leaves(conn: Connection)
     memberships.remove(conn, project.id, member.id, acting_owner_id=project.owner_id, actor="x")
 
 
+@pytest.mark.parametrize("state", ["member suspended", "owner suspended", "archived"])
+def test_a_role_is_lowered_where_one_that_grants_more_is_refused(conn: Connection, state: str) -> None:
+    project = factories.make_project(conn)
+    member = factories.make_member(conn, project, "lead")
+    agent = factories.make_member_agent(conn, project, member, "claude-1")
+    if state == "archived":
+        projects.archive(conn, project.id, actor="x")
+    else:
+        owners.suspend(conn, member.id if state == "member suspended" else project.owner_id, reason="abuse", actor="op")
+    by_owner: dict[str, Any] = {"acting_owner_id": project.owner_id, "actor": "x"}
+    for role in ("member", "viewer"):
+        assert memberships.set_role(conn, project.id, member.id, role, **by_owner)
+    assert conn.fetch_one("SELECT revoked_at IS NOT NULL FROM token WHERE id = %s", (agent.ctx.token_id,)) == (True,)
+    with pytest.raises((OwnerSuspended, BusError)), conn.raw.transaction():
+        memberships.set_role(conn, project.id, member.id, "member", **by_owner)
+    assert memberships.find_role(conn, member.id, project.id) == "viewer"
+
+
+def test_only_participants_that_can_answer_are_suggested(conn: Connection) -> None:
+    project = factories.make_project(conn)
+    for role, handle in (("viewer", "vera"), ("member", "mia")):
+        factories.make_member(conn, project, role, handle)
+    suggested = participant_queries.list_suggestions(conn, project.id, project.owner_id)
+    assert suggested.names == ["mia"]
+
+
 def test_a_change_of_a_name_is_audited_where_it_is_seen(conn: Connection) -> None:
     project = factories.make_project(conn)
     member = factories.make_member(conn, project, "member", "bob")

@@ -23,7 +23,8 @@ from tests.factories import authenticate_agent, join_as, make_owner, make_projec
 
 _HANDLES = ("ada", "bob", "carol", "dan")
 _PEOPLE = st.integers(0, len(_HANDLES) - 1)
-_ROLES = st.sampled_from(("viewer", "member", "lead"))
+_ROLE_NAMES = ("viewer", "member", "lead")
+_ROLES = st.sampled_from(_ROLE_NAMES)
 
 
 @dataclass
@@ -123,6 +124,10 @@ class People(RuleBasedStateMachine):
     def _grants_work(self, *people: Person) -> bool:
         return not (self.is_archived or any(person.is_suspended for person in (self.ada, *people)))
 
+    def _may_take(self, by: Person, of: Person) -> bool:
+        """Whether a person who manages a role may take it away: a suspended lead takes nothing from others."""
+        return by is of or by is self.ada or not by.is_suspended
+
     def _end(self, person: Person, role: str | None) -> None:
         if person.role == "lead":
             for invite in self.invites:
@@ -165,8 +170,9 @@ class People(RuleBasedStateMachine):
         by, of = self.people[acting], self.people[whom]
         managed = managed_roles(by.role)
         is_managed = of.role in managed if by is not of else of.role in ("viewer", "member", "lead")
+        is_lower = of.role in _ROLE_NAMES[_ROLE_NAMES.index(role) :]
         changed = self._expect(
-            is_managed and role in managed and self._grants_work(of),
+            is_managed and role in managed and self._may_take(by, of) and (is_lower or self._grants_work(of)),
             lambda: memberships.set_role(
                 self.conn, self.project.id, of.owner.id, role, acting_owner_id=by.owner.id, actor=by.handle
             ),
@@ -179,7 +185,7 @@ class People(RuleBasedStateMachine):
     def remove(self, acting: int, whom: int) -> None:
         by, of = self.people[acting], self.people[whom]
         is_own = by is of and of.role in ("viewer", "member", "lead")
-        is_allowed = is_own or (by is not of and of.role in managed_roles(by.role))
+        is_allowed = is_own or (by is not of and of.role in managed_roles(by.role) and self._may_take(by, of))
         self._expect(
             is_allowed,
             lambda: memberships.remove(
