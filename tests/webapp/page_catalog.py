@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -16,7 +17,7 @@ from bus.billing import credits
 from bus.config.redaction import MaskedSetting
 from bus.db import Connection, Database
 from bus.operations import jobs, process_registry
-from bus.tenancy import owners, projects
+from bus.tenancy import device_authorizations, oauth_clients, owners, projects
 from tests import factories
 from tests.webapp import sample_data
 from tests.webapp.sample_data import SampleData
@@ -62,11 +63,12 @@ FEATURE_ENV = {
 
 @dataclass(frozen=True)
 class SampleSite:
-    """The content that `create_sample_site` created."""
+    """The content that `create_sample_site` created; with `user_code` a machine asks for consent."""
 
     owner: owners.Owner
     project: projects.Project
     sample: SampleData
+    user_code: str
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,23 @@ def create_sample_site(db: Database) -> SampleSite:
             conn, owner, IdentityClaims("https://accounts.google.com", "42", "ada@lovelace.example", "ada")
         )
         rollups.roll_up_batch(conn, sample.full_project.id)
-    return SampleSite(owner, sample.full_project, sample)
+        user_code = _begin_device_authorization(conn)
+    return SampleSite(owner, sample.full_project, sample, user_code)
+
+
+def _begin_device_authorization(conn: Connection) -> str:
+    """Let a machine without a browser ask for consent, until the end of the tests; return its code."""
+    client = oauth_clients.store_document(
+        conn,
+        "https://device.example/oauth/client.json",
+        "Build Machine",
+        [],
+        ttl=timedelta(days=1),
+        uses_device_codes=True,
+    )
+    codes = device_authorizations.begin(conn, client, "https://bus.example.org/mcp", "bus:read bus:write")
+    conn.execute("UPDATE device_authorization SET expires_at = expires_at + interval '1 day'")
+    return codes.user_code
 
 
 def add_operator_data(conn: Connection, sample: SampleData) -> None:
@@ -163,6 +181,7 @@ def iter_pages(web: WebApp, site: SampleSite) -> Iterator[PageCase]:
         "code_challenge_method": "S256",
     }
     yield PageCase("authorize-show", f"/oauth/authorize?{urlencode(consent_request)}", requires_sign_in=True)
+    yield PageCase("device-consent", f"/oauth/device?user_code={site.user_code}", requires_sign_in=True)
     yield PageCase("error-404", "/nope", requires_sign_in=False)
 
 
