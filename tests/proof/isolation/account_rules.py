@@ -15,7 +15,7 @@ from bus.ctx import Ctx
 from bus.db import Connection
 from bus.notifications import mail_addresses, outbox
 from bus.tenancy import owner_participation, owners, share_links
-from tests.proof.isolation import model_acts, model_posts, model_tasks
+from tests.proof.isolation import model_acts, model_posts, model_tasks, model_tools
 from tests.proof.isolation.act_rules import ActRules
 from tests.proof.isolation.machine import iterate_other_ids
 from tests.proof.isolation.model import Caller, Project, Refused
@@ -128,9 +128,9 @@ class AccountRules(ActRules):
         sent: str = "",
     ) -> None:
         tenant = self.tenants[t]
-        project = self._project(tenant, p)
+        project = self._project_of_person(tenant, p)
         if project is not None:
-            own = next(each for each in project.participations if each.participant.label == "")
+            own = project.own_participation(tenant)
             ctx = owner_participation.find_owner_context(self.conn, tenant.owner_id, project.id)
             assert ctx is not None
             assert ctx.participation_id == own.id
@@ -138,18 +138,23 @@ class AccountRules(ActRules):
             def expect_refusal_only() -> None:
                 expect(project, Caller(own, None))
 
-            self.act(tenant, what, expect_refusal_only, lambda conn: call(conn, ctx), sent=sent)
+            self.act(tenant, what, expect_refusal_only, lambda conn: call(conn, ctx), sent=sent, project=project)
 
-    def _ids(self, t: int, p: int, attribute: str, number: int) -> int:
+    def _secret(self, t: int, p: int) -> str:
+        project = self._project_of_person(self.tenants[t], p)
+        return "" if project is None else project.secret
+
+    def _ids(self, t: int, p: int, attribute: str, number: int, *, is_own: bool = False) -> int:
+        """Choose an id in the project in which a person acts; `is_own`: in a project of the tenant."""
         tenant = self.tenants[t]
-        project = self._project(tenant, p)
+        project = self._project(tenant, p) if is_own else self._project_of_person(tenant, p)
         own = [] if project is None else sorted(getattr(project, attribute))
         return self.pick(own, sorted(iterate_other_ids(self.other(tenant), attribute)), number)
 
     @rule(t=TENANTS, p=NUMBERS, to=NAMES, reply=st.one_of(st.none(), NUMBERS))
     def post_as_owner(self, t: int, p: int, to: str, reply: int | None) -> None:
         tenant = self.tenants[t]
-        name, body = self.name(tenant, to), f"{tenant.secret} from the owner"
+        name, body = self.name(tenant, to), f"{self._secret(t, p)} from the owner"
         reply_to = None if reply is None else self._ids(t, p, "posts", reply)
         self._call_as_owner(
             t,
@@ -174,7 +179,7 @@ class AccountRules(ActRules):
     @rule(t=TENANTS, p=NUMBERS, to=st.one_of(st.none(), NAMES))
     def create_task_as_owner(self, t: int, p: int, to: str | None) -> None:
         tenant = self.tenants[t]
-        name, title = None if to is None else self.name(tenant, to), f"{tenant.secret} of the owner"
+        name, title = None if to is None else self.name(tenant, to), f"{self._secret(t, p)} of the owner"
         self._call_as_owner(
             t,
             p,
@@ -231,7 +236,7 @@ class AccountRules(ActRules):
 
     @rule(t=TENANTS, p=NUMBERS, task=NUMBERS, lane=st.sampled_from((None, "core")), priority=st.integers(0, 4))
     def edit_task_as_owner(self, t: int, p: int, task: int, lane: str | None, priority: int) -> None:
-        task_id, title = self._ids(t, p, "tasks", task), f"{self.tenants[t].secret} edited"
+        task_id, title = self._ids(t, p, "tasks", task), f"{self._secret(t, p)} edited"
         self._call_as_owner(
             t,
             p,
@@ -245,7 +250,8 @@ class AccountRules(ActRules):
         fence = self._ids(t, p, "fences", lease)
 
         def expect(project: Project, caller: Caller) -> None:
-            model_acts.force_release(project, project.authenticate(caller, is_write=True), fence)
+            model_tools.authorize_admin(project, caller)
+            model_acts.force_release(project, caller.participation, fence)
 
         self._call_as_owner(
             t, p, "leases.force_release", expect, lambda conn, ctx: leases.force_release(conn, ctx, fence)
@@ -274,7 +280,7 @@ class AccountRules(ActRules):
 
     @rule(t=TENANTS, p=NUMBERS, link=NUMBERS)
     def revoke_share_link(self, t: int, p: int, link: int) -> None:
-        link_id = self._ids(t, p, "share_links", link)
+        link_id = self._ids(t, p, "share_links", link, is_own=True)
 
         def expect(project: Project) -> bool:
             if link_id not in project.share_links:

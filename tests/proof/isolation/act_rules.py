@@ -37,6 +37,11 @@ class ActRules(Machine):
         found = tenant.open_projects
         return found[number % len(found)] if found else None
 
+    def _project_of_person(self, tenant: Tenant, number: int) -> Project | None:
+        """Choose a project of the tenant, or one in which it has a role."""
+        found = [project for project in self._list_projects(tenant) if not project.is_purged]
+        return found[number % len(found)] if found else None
+
     def _participation_id(self, tenant: Tenant, project: Project, number: int) -> tuple[int, Participation | None]:
         """Choose the id of a participation: of the project, of other projects, or of none."""
         own = [each.id for each in project.participations]
@@ -62,13 +67,20 @@ class ActRules(Machine):
         expect: Callable[[Project], Any],
         call: Callable[[Connection, Project], Any],
         sent: str = "",
+        acting: Tenant | None = None,
     ) -> Any:
+        """Act in a project of a tenant, as its owner or as another one."""
         tenant = self.tenants[t]
         project = self._project(tenant, p)
         if project is None:
             return None
         return self.act(
-            tenant, what, lambda: expect(project), lambda conn: call(conn, project), sent=sent, project=project
+            acting or tenant,
+            what,
+            lambda: expect(project),
+            lambda conn: call(conn, project),
+            sent=sent,
+            project=project,
         )
 
     @rule(t=TENANTS, name=_PROJECT_NAMES)
@@ -193,6 +205,7 @@ class ActRules(Machine):
             "participants.rename",
             lambda: model_acts.rename_participant(tenant, participant, label),
             lambda conn: participants.rename(conn, tenant.owner_id, participant_id, label, actor="owner"),
+            joined=tenant.joined_projects,
         )
 
     @rule(t=TENANTS, who=NUMBERS, is_meant=st.booleans())
@@ -202,14 +215,20 @@ class ActRules(Machine):
 
         def call(conn: Connection) -> None:
             # As the page does, which leaves each project first.
-            for project in tenant.open_projects:
+            for project in model_acts.list_projects(tenant):
                 own = participation_queries.find_of_participant(conn, project.id, participant_id)
                 if own is not None and not own.is_owner:
                     participations.remove(conn, project.id, own.id, actor="owner")
             participants.remove(conn, tenant.owner_id, participant_id, actor="owner")
 
         if is_meant:
-            self.act(tenant, "participants.remove", lambda: model_acts.remove_participant(tenant, participant), call)
+            self.act(
+                tenant,
+                "participants.remove",
+                lambda: model_acts.remove_participant(tenant, participant),
+                call,
+                joined=tenant.joined_projects,
+            )
 
     @rule(t=TENANTS, p=NUMBERS, label=NAMES, lane=st.one_of(st.none(), LANES), is_admin=st.booleans())
     def join_project(self, t: int, p: int, label: str, lane: str | None, is_admin: bool) -> None:
@@ -289,7 +308,7 @@ class ActRules(Machine):
     @rule(t=TENANTS, p=NUMBERS, who=NUMBERS)
     def add_token(self, t: int, p: int, who: int) -> None:
         def expect(project: Project, participation: Participation | None) -> None:
-            model_tools.issue_token(project, model_acts.get_token_holder(project, participation))
+            model_tools.issue_token(project, model_acts.get_own_token_holder(project, participation))
 
         self._act_on_participation(
             t,
@@ -303,7 +322,7 @@ class ActRules(Machine):
     @rule(t=TENANTS, p=NUMBERS, who=NUMBERS)
     def rotate_token(self, t: int, p: int, who: int) -> None:
         def expect(project: Project, participation: Participation | None) -> None:
-            model_tools.rotate(project, model_acts.get_token_holder(project, participation))
+            model_tools.rotate(project, model_acts.get_own_token_holder(project, participation))
 
         self._act_on_participation(
             t,
@@ -333,13 +352,14 @@ class ActRules(Machine):
         tenant = self.tenants[t]
         project = self._project(tenant, p)
         if project is not None:
-            own = [token.id for token in tenant.tokens if token.participation.project is project]
+            own = [token.id for each in project.participations for token in each.tokens]
             token_id = self.pick(own, [token.id for token in self.other(tenant).tokens], which)
             self.act(
                 tenant,
                 "tokens.revoke",
                 lambda: model_acts.revoke_token(project, token_id),
                 lambda conn: tokens.revoke(conn, project.id, token_id, actor="owner"),
+                project=project,
             )
 
     @rule(

@@ -73,7 +73,7 @@ def _create_tenant(conn: Connection, handle: str, secret: str) -> Tenant:
 def _call(conn: Connection, tenant: Tenant, label: str, name: str, arguments: dict[str, Any]) -> None:
     token = next(token for token in tenant.tokens if token.participation.participant.label == label)
     sent = {
-        argument: value.format(secret=tenant.secret) if isinstance(value, str) else value
+        argument: value.format(secret=tenant.projects[0].secret) if isinstance(value, str) else value
         for argument, value in arguments.items()
     }
     TOOL_MODELS[name](tenant.projects[0], Caller(token.participation, token), **sent)
@@ -84,12 +84,12 @@ def _call(conn: Connection, tenant: Tenant, label: str, name: str, arguments: di
 
 def add_project(conn: Connection, tenant: Tenant, project_id: int, name: str) -> Project:
     """Add a new project with the owner's own participation, as the page does."""
-    project = Project(project_id, tenant, name)
+    project = Project(project_id, tenant, name, tenant.next_secret())
     tenant.projects.append(project)
     ctx = owner_participation.get_or_create_owner_context(conn, tenant.owner_id, project_id)
     own = next((each for each in tenant.participants if each.label == ""), None)
     if own is None:
-        own = Participant(ctx.participant_id, "", "human", names={""})
+        own = Participant(tenant, ctx.participant_id, "", "human", names={""})
         tenant.participants.append(own)
     project.participations.append(Participation(ctx.participation_id, project, own, is_admin=True))
     return project
@@ -98,7 +98,7 @@ def add_project(conn: Connection, tenant: Tenant, project_id: int, name: str) ->
 def learn(conn: Connection, project: Project, content: dict[str, Any]) -> None:
     """Take over what only the bus knows: a new token with its ids, or a new invite."""
     if "token" in content:
-        token = next(token for token in reversed(project.tenant.tokens) if not token.text)
+        (token,) = (token for each in project.participations for token in each.tokens if not token.text)
         ctx = tokens.find_caller(conn, fingerprint(content["token"]))
         assert ctx is not None
         assert ctx.project_id == project.id

@@ -15,7 +15,15 @@ from unittest import mock
 from bus.coordination import leases, ledger, long_poll, task_blockers, task_queries
 from bus.db import Database
 from bus.notifications import outbox
-from bus.tenancy import invites, participant_queries, participants, tokens
+from bus.tenancy import (
+    invites,
+    memberships,
+    participant_authority,
+    participant_queries,
+    participants,
+    participation_queries,
+    tokens,
+)
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,30 @@ LEAKS: dict[str, SqlLeak | PythonLeak] = {
     ),
     "a list of the participants of all projects": PythonLeak(
         participant_queries, "list_participants", "p.project_id = %(project)s AND p.removed_at", "p.removed_at"
+    ),
+    "a role of any other owner": SqlLeak("bus_project_role", "AND m.owner_id = p_owner", "AND m.owner_id > 0"),
+    "a write of a viewer": SqlLeak("bus_authenticate", "p_write AND v_role = 'viewer'", "false"),
+    "an admin who was lead": PythonLeak(
+        memberships, "set_role", 'is_admin=role == "lead"', 'is_admin=present == "lead" or role == "lead"'
+    ),
+    "agents of a member who became viewer": PythonLeak(memberships, "set_role", 'if role == "viewer":', "if False:"),
+    "agents of a member who left": PythonLeak(
+        memberships, "remove", "for participation in (*others, *own):", "for participation in own:"
+    ),
+    "a role given by one that is too low": PythonLeak(
+        memberships, "require_managed_role", "managed not in managed_roles(role)", "role is None"
+    ),
+    "an act on a participant without authority": PythonLeak(
+        participant_authority, "require_authority", "managed not in managed_roles(role)", "managed is None"
+    ),
+    "a token for an agent of another owner": PythonLeak(
+        participation_queries, "get_token_holder", "if host_id is not None and", "if False and"
+    ),
+    "a label that means an agent of the project's owner": SqlLeak(
+        "bus_find_participation", "WHEN p_caller IS NULL THEN", "WHEN true THEN"
+    ),
+    "work that a member keeps who left": PythonLeak(
+        memberships, "remove", "_give_back(conn, project_id, [*own, *others])", "pass"
     ),
     "suggested names of all projects": PythonLeak(
         participants, "unknown_recipient_error", "WHERE p.project_id = %s AND", "WHERE p.project_id > %s - 99 AND"

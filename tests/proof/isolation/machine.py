@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, ClassVar
 from unittest import mock
@@ -12,10 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine
 from bus.coordination import long_poll
 from bus.db import Connection, Database
 from bus.operations import integrity_checks
-from bus.tenancy import participations
+from bus.tenancy import owner_participation, participations
 from tests.assertions import assert_ledger_consistent, list_event_types
 from tests.proof.isolation.beginning import TOOL_MODELS, Beginning, add_project, learn
-from tests.proof.isolation.bus_calls import TOOLS, Answer, call_tool, run, without_numbers, without_times
+from tests.proof.isolation.bus_calls import TOOLS, Answer, call_as, call_tool, run, without_numbers, without_times
 from tests.proof.isolation.fingerprints import NO_PROJECT, Scope, take_fingerprints
 from tests.proof.isolation.model import Caller, Participation, Project, Refused, Tenant, Token
 
@@ -26,6 +26,7 @@ _SECRET_FIELDS = frozenset({"token", "setup", "code", "redeem_url", "invite_prom
 _SILENT_VALUES = (("reply_to", None), ("recipients", 1), ("mode", "exclusive"), ("contended", 0))
 _ID_ARGUMENTS = frozenset({"post_id", "reply_to", "task_id", "on"})
 UNKNOWN_ID = 1_000_000
+ANY_PROJECT = -1
 
 
 class Machine(RuleBasedStateMachine):
@@ -86,22 +87,46 @@ class Machine(RuleBasedStateMachine):
         if token is None:
             return
         self._count(f"tool {name}")
-        sent = {argument: value for argument, value in arguments.items() if value is not None}
         caller, project = Caller(token.participation, token), token.participation.project
+        sent = {
+            argument: value.replace("{secret}", project.secret) if isinstance(value, str) else value
+            for argument, value in arguments.items()
+            if value is not None
+        }
         expected = self._expect(lambda: TOOL_MODELS[name](project, caller, **sent))
         if isinstance(expected, dict):
             expected |= self._expect_unread(project, caller.participation, name, expected)
         answer = call_tool(self.conn, token.text, name, sent)
-        scopes = {(tenant.owner_id, project.id)}
+        scopes = set()
+        if not TOOLS[name].annotations.get("readOnlyHint"):
+            scopes.add((project.tenant.owner_id, project.id))
         if TOOLS[name].admin_only:
-            scopes.add((tenant.owner_id, NO_PROJECT))
-        self._judge(
-            tenant, (name, sent), expected, answer, scopes if not TOOLS[name].annotations.get("readOnlyHint") else set()
-        )
+            # What concerns an agent of a member is in the audit log of the member, too.
+            scopes |= {(project.tenant.owner_id, NO_PROJECT), *_scopes_of_members(project)}
+        self._judge(tenant, (name, sent), expected, answer, scopes, [project])
         if answer.code is None:
             self._learn(project, answer.content)
         elif answer.code in ("not_found", "unknown_recipient"):
             self._compare_with_unknown(tenant, token, name, sent, answer)
+
+    def read_in_web(self, tenant: Tenant, project: Project, name: str) -> None:
+        """Read with a tool as an owner without a token, who needs a role in the project, and judge the answer."""
+        self._count("read as person")
+        if project.role(tenant) is None:
+            answer = run(
+                self.conn, lambda: owner_participation.find_owner_context(self.conn, tenant.owner_id, project.id) and {}
+            )
+            self._judge(tenant, (name, "without a role"), Refused("not_found"), answer, set(), [])
+            return
+        own = project.own_participation(tenant)
+        expected = self._expect(lambda: TOOL_MODELS[name](project, Caller(own, None)))
+        if isinstance(expected, dict):
+            expected |= self._expect_unread(project, own, name, expected)
+        ctx = owner_participation.find_owner_context(self.conn, tenant.owner_id, project.id)
+        assert ctx is not None
+        # Only the cursor of a digest moves.
+        may_change = {(project.tenant.owner_id, project.id)} if name == "whats_new" else set()
+        self._judge(tenant, (name, ""), expected, call_as(self.conn, ctx, name, {}), may_change, [project])
 
     def act(
         self,
@@ -112,6 +137,7 @@ class Machine(RuleBasedStateMachine):
         *,
         sent: str = "",
         project: Project | None = None,
+        joined: Sequence[Project] = (),
     ) -> Any:
         """Run an act of an owner or an operator in the bus and in the model, and judge it.
 
@@ -119,12 +145,19 @@ class Machine(RuleBasedStateMachine):
             what: its name, for the report.
             expect: changes the model; its result is compared unless it is None.
             sent: names that are sent, which a refusal may repeat.
-            project: where a new participation is learned.
+            project: where the tenant acts, and a new participation is learned; None for an act on its account.
+            joined: projects of the other tenant that the act may change.
         Returns:
             The result of the engine; None if the act was refused.
         """
         self._count(f"act {what}")
+        seen = self._list_projects(tenant) if project is None else [project] if project.role(tenant) else []
         expected = self._expect(expect)
+        scopes = {scope for each in (project, *joined) if each is not None for scope in _scopes_of(each)}
+        if project is None or project.tenant is tenant:
+            scopes.add((tenant.owner_id, ANY_PROJECT))
+        else:
+            scopes |= {(tenant.owner_id, NO_PROJECT), (tenant.owner_id, project.id)}
         if not isinstance(expected, Refused):
             expected = None if expected is None else {"result": expected}
         result: Any = None
@@ -135,15 +168,28 @@ class Machine(RuleBasedStateMachine):
             return result if expected else {}
 
         answer = run(self.conn, call_and_keep)
-        self._judge(tenant, (what, sent), expected, answer, None)
+        self._judge(tenant, (what, sent), expected, answer, scopes, seen)
         if answer.code is not None:
             return None
         if project is not None and isinstance(result, participations.IssuedParticipation):
             self._learn(project, {"token": result.token})
         return result
 
-    def _judge(self, tenant: Tenant, call: Any, expected: Any, answer: Answer, may_change: set[Scope] | None) -> None:
-        """Judge an answer and the change of the database; None for `may_change` is all of the tenant."""
+    def _judge(
+        self,
+        tenant: Tenant,
+        call: Any,
+        expected: Any,
+        answer: Answer,
+        may_change: set[Scope],
+        seen: Sequence[Project],
+    ) -> None:
+        """Judge an answer and the change of the database.
+
+        Args:
+            may_change: the scopes that may change, unless the call was refused.
+            seen: the projects of which the answer may have texts and names.
+        """
         context = (tenant.handle, call, expected, answer)
         if isinstance(expected, Refused):
             assert answer.code == expected.code, context
@@ -154,14 +200,14 @@ class Machine(RuleBasedStateMachine):
             assert answer.code is None, context
         after = take_fingerprints(self.conn)
         for scope in {*self._before, *after}:
-            is_own = scope[0] == tenant.owner_id if may_change is None else scope in may_change
-            if answer.code is not None or not is_own:
+            is_allowed = scope in may_change or (scope[0], ANY_PROJECT) in may_change
+            if answer.code is not None or not is_allowed:
                 assert self._before.get(scope) == after.get(scope), (scope, context)
         self._before = after
         other, sent = self.other(tenant), repr(call)
         shown = answer.text + json.dumps(answer.content, default=repr)
-        traces = [other.secret]
-        if tenant.find_participant(other.handle) is None:
+        traces = [project.secret for each in self.tenants for project in each.projects if project not in seen]
+        if tenant.find_participant(other.handle) is None and not any(project.knows(other) for project in seen):
             # An owner may give a participant a label that is the handle of another owner.
             traces.append(other.handle)
         for trace in traces:
@@ -192,7 +238,7 @@ class Machine(RuleBasedStateMachine):
             argument: value + UNKNOWN_ID
             if argument in _ID_ARGUMENTS and self._is_foreign(token, argument, value)
             else value.replace(handle, "none")
-            if isinstance(value, str)
+            if isinstance(value, str) and not token.participation.project.knows(self.other(tenant))
             else value
             for argument, value in sent.items()
         }
@@ -211,8 +257,21 @@ class Machine(RuleBasedStateMachine):
         """Add a new project to the model, with the owner's own participation."""
         return add_project(self.conn, tenant, project_id, name)
 
+    def _list_projects(self, tenant: Tenant) -> list[Project]:
+        """The projects of a tenant, and those in which it has a role."""
+        return tenant.projects + [project for project in self.other(tenant).open_projects if project.role(tenant)]
+
     def _count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1
+
+
+def _scopes_of(project: Project) -> set[Scope]:
+    return {(project.tenant.owner_id, project.id), *_scopes_of_members(project)}
+
+
+def _scopes_of_members(project: Project) -> set[Scope]:
+    """Where what concerns members is in their own audit logs."""
+    return {(tenant.owner_id, project.id) for tenant in project.former_people}
 
 
 def _comparable(value: Any) -> Any:

@@ -37,6 +37,7 @@ class Token:
 class Participant:
     """A participant of an owner. `names` are all labels that it ever had; '' is the owner's own."""
 
+    tenant: "Tenant"
     id: int
     label: str
     kind: str
@@ -61,15 +62,17 @@ class Participation:
     tokens: list[Token] = field(default_factory=list)
 
     @property
-    def name(self) -> str:
-        """The label, or the handle of the owner."""
-        return self.participant.label or self.project.tenant.handle
+    def owner(self) -> "Tenant":
+        return self.participant.tenant
 
     @property
     def actor(self) -> str:
         """The qualified name."""
-        handle = self.project.tenant.handle
-        return f"{handle}/{self.participant.label}" if self.participant.label else handle
+        return f"{self.owner.handle}/{self.participant.label}" if self.participant.label else self.owner.handle
+
+    def name_for(self, viewer: "Tenant") -> str:
+        """The name in lists: the label for its own owner, else the qualified name."""
+        return self.participant.label if self.owner is viewer and self.participant.label else self.actor
 
     @property
     def lane(self) -> str | None:
@@ -119,6 +122,18 @@ class Invite:
     @property
     def is_open(self) -> bool:
         return not self.is_revoked and self.used < self.uses and self.is_authorized
+
+
+@dataclass(eq=False)
+class PersonInvite:
+    """An invite with a role for a person; the giver is an owner with a role in the project."""
+
+    code: str
+    role: str
+    giver: "Tenant"
+    email: str | None = None
+    is_used: bool = False
+    is_revoked: bool = False
 
 
 @dataclass(frozen=True)
@@ -205,12 +220,16 @@ class Project:
     """A project; `webhooks`, `invites`, `share_links` by id, `results` by participation and idempotency key.
 
     Attributes:
-        person_invites: codes of invites for people, by id.
+        secret: in every text that is written in the project.
+        person_invites: invites for people, by id.
+        roles: of the other owners in it.
+        former_people: other owners that had a role in it.
     """
 
     id: int
     tenant: "Tenant"
     name: str
+    secret: str
     is_archived: bool = False
     is_purged: bool = False
     ignores_case: bool = False
@@ -229,14 +248,38 @@ class Project:
     invites: dict[int, Invite] = field(default_factory=dict)
     webhooks: set[int] = field(default_factory=set)
     share_links: dict[int, bool] = field(default_factory=dict)
-    person_invites: dict[int, str] = field(default_factory=dict)
+    person_invites: dict[int, PersonInvite] = field(default_factory=dict)
+    roles: dict["Tenant", str] = field(default_factory=dict)
+    former_people: set["Tenant"] = field(default_factory=set)
+
+    def role(self, tenant: "Tenant") -> str | None:
+        return "owner" if tenant is self.tenant else self.roles.get(tenant)
+
+    def knows(self, tenant: "Tenant") -> bool:
+        """Whether names and texts of an owner are, or may still be, in the project."""
+        return self.role(tenant) is not None or tenant in self.former_people
+
+    def own_participation(self, tenant: "Tenant") -> Participation:
+        """The own participation of an owner, who is a person in the project."""
+        return next(each for each in self.participations if each.owner is tenant and each.participant.label == "")
+
+    def is_invite_authorized(self, invite: PersonInvite) -> bool:
+        """Whether the giver of an invite for a person may still invite."""
+        is_lead = self.role(invite.giver) == "lead" and not invite.giver.is_suspended
+        return invite.giver is self.tenant or is_lead
 
     def authenticate(self, caller: Caller, *, is_write: bool = False) -> Participation:
         """Return the caller's participation, or refuse it as the first statement of each call does."""
         participation, token = caller.participation, caller.token
         if self.is_purged or not participation.is_present or (token is not None and not token.is_live):
             raise Refused("not_authenticated")
-        if self.tenant.is_suspended and (token is not None or is_write):
+        role = self.role(participation.owner)
+        if role is None:
+            raise Refused("not_authenticated")
+        if is_write and role == "viewer":
+            raise Refused("forbidden")
+        is_suspended = participation.owner.is_suspended or self.tenant.is_suspended
+        if is_suspended and (token is not None or is_write):
             raise Refused("suspended")
         if is_write and self.is_archived:
             raise Refused("forbidden")
@@ -244,7 +287,11 @@ class Project:
 
     def record(self, participation: Participation, event_type: str, **payload: Any) -> int:
         """Append an event and return its number."""
-        self.events.append(Event(event_type, participation, participation.actor, payload))
+        return self.record_as(participation, participation.actor, event_type, **payload)
+
+    def record_as(self, participation: Participation, actor: str, event_type: str, **payload: Any) -> int:
+        """As `record`, under a name that the participation had."""
+        self.events.append(Event(event_type, participation, actor, payload))
         return len(self.events)
 
     def unread(self, participation: Participation) -> int:
@@ -258,21 +305,37 @@ class Project:
             if recipient is participation and not delivery.is_acked
         )
 
-    def find(self, name: str) -> Participation | None:
-        """Return the participation with a present or former name, as the database resolves it."""
-        handle, slash, label = name.rpartition("/")
-        if slash and handle != self.tenant.handle:
-            return None
-        if not slash and label == self.tenant.handle:
-            label = ""
-        return next((each for each in self.participations if label in each.participant.names), None)
+    def find(self, name: str, viewer: "Tenant") -> Participation | None:
+        """Return the participation with a present or former name, as the database resolves it.
 
-    def find_present(self, name: str) -> Participation:
+        A handle alone is a person, also one who left. A label alone is a participant of the viewer.
+        """
+        handle, slash, label = name.rpartition("/")
+        if not slash:
+            persons = (each for each in self.participations if each.actor == label and each.participant.label == "")
+            if (person := next(persons, None)) is not None:
+                return person
+            handle = viewer.handle
+        named = (each for each in self.participations if each.owner.handle == handle)
+        return next((each for each in named if label in each.participant.names), None)
+
+    def find_present(self, name: str, viewer: "Tenant") -> Participation:
         """As `find`, but refuse a name of none and a participant that was removed."""
-        match = self.find(name)
+        match = self.find(name, viewer)
         if match is None or not match.is_present:
             raise Refused("unknown_recipient")
         return match
+
+    def find_addressable(self, name: str, viewer: "Tenant") -> Participation:
+        """As `find_present`, but refuse a person who only views."""
+        match = self.find_present(name, viewer)
+        self.refuse_viewer(match)
+        return match
+
+    def refuse_viewer(self, addressed: Participation | None) -> None:
+        """Refuse to address a person who only views and cannot answer."""
+        if addressed is not None and self.role(addressed.owner) == "viewer":
+            raise Refused("forbidden")
 
     def lane_members(self, lane: str, sender: Participation) -> list[Participation]:
         return [
@@ -314,6 +377,11 @@ class Project:
             if invite.creator is not None and invite.creator.participation is giver and not invite.is_authorized:
                 invite.is_revoked |= invite.used < invite.uses
 
+    def end_unauthorized_person_invites(self, giver: "Tenant") -> None:
+        for invite in self.person_invites.values():
+            if invite.giver is giver and not self.is_invite_authorized(invite):
+                invite.is_revoked |= not invite.is_used
+
     def waits_for(self, task_id: int) -> set[int]:
         """The task and all tasks that it waits for, directly and indirectly."""
         seen: set[int] = set()
@@ -335,7 +403,7 @@ class Project:
 
 @dataclass(eq=False)
 class Tenant:
-    """An owner with everything that belongs to it. `secret` is in every text that its agents write."""
+    """An owner with everything that belongs to it; the secrets of its projects begin with `secret`."""
 
     owner_id: int
     handle: str
@@ -346,12 +414,17 @@ class Tenant:
     low_balance: int = 100
     payments: dict[str, int] = field(default_factory=dict)
     projects: list[Project] = field(default_factory=list)
+    joined_projects: list[Project] = field(default_factory=list)
     participants: list[Participant] = field(default_factory=list)
     tokens: list[Token] = field(default_factory=list)
     webhooks: set[int] = field(default_factory=set)
     sessions: set[int] = field(default_factory=set)
     has_requested_mail: bool = False
     mailed_invites: int = 0
+
+    def next_secret(self) -> str:
+        """A word for a new project."""
+        return f"{self.secret}{'abcdefghijklmnopqrstuvwxyz'[len(self.projects)]}"
 
     @property
     def open_projects(self) -> list[Project]:

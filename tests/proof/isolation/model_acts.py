@@ -4,6 +4,11 @@ from tests.proof.isolation import model_tools
 from tests.proof.isolation.model import Invite, Participant, Participation, Project, Refused, Tenant
 
 
+def list_projects(tenant: Tenant) -> list[Project]:
+    """The projects in which an owner has or had participants."""
+    return tenant.open_projects + [each for each in tenant.joined_projects if not each.is_purged]
+
+
 def require_active(tenant: Tenant) -> None:
     """Refuse what costs or grants while the owner is suspended."""
     if tenant.is_suspended:
@@ -45,6 +50,9 @@ def reopen(project: Project) -> bool:
     require_active(project.tenant)
     changed = project.is_archived
     project.is_archived = False
+    if changed:
+        gone = [each for each in project.participations if project.role(each.owner) in (None, "viewer")]
+        give_back(project, gone)
     return changed
 
 
@@ -58,7 +66,7 @@ def create_participant(tenant: Tenant, label: str) -> Participant:
     require_active(tenant)
     if label == tenant.handle or tenant.find_participant(label) is not None:
         raise Refused("conflict")
-    participant = Participant(0, label, "agent", names={label})
+    participant = Participant(tenant, 0, label, "agent", names={label})
     tenant.participants.append(participant)
     return participant
 
@@ -71,6 +79,10 @@ def rename_participant(tenant: Tenant, participant: Participant | None, label: s
     holder = tenant.find_participant(label)
     if label == tenant.handle or holder not in (None, participant):
         raise Refused("conflict")
+    for project in list_projects(tenant):
+        is_there = model_tools.find_participation(project, participant, is_present=True) is not None
+        if is_there and model_tools.is_handle_of_person(project, label):
+            raise Refused("conflict")
     participant.label = label
     participant.names.add(label)
     return True
@@ -79,7 +91,7 @@ def rename_participant(tenant: Tenant, participant: Participant | None, label: s
 def remove_participant(tenant: Tenant, participant: Participant | None) -> None:
     if participant is None or participant.is_removed or participant.label == "":
         raise Refused("not_found")
-    for project in tenant.open_projects:
+    for project in list_projects(tenant):
         participation = model_tools.find_participation(project, participant, is_present=True)
         if participation is not None:
             remove_participation(project, participation)
@@ -97,7 +109,11 @@ def get_token_holder(project: Project, participation: Participation | None, *, g
 
 
 def remove_participation(project: Project, participation: Participation | None) -> None:
-    removed = get_token_holder(project, participation, grants=False)
+    end_participation(project, get_token_holder(project, participation, grants=False))
+
+
+def end_participation(project: Project, removed: Participation) -> None:
+    """Remove a participation, also the own one of a person."""
     for token in removed.tokens:
         token.is_live = False
     project.leave_lane(removed, removed.lane)
@@ -106,10 +122,35 @@ def remove_participation(project: Project, participation: Participation | None) 
     project.end_unauthorized_invites(removed)
 
 
+def get_own_token_holder(project: Project, participation: Participation | None) -> Participation:
+    """As `get_token_holder`, but refuse participants of other owners, who alone give them tokens."""
+    holder = get_token_holder(project, participation)
+    if holder.owner is not project.tenant:
+        raise Refused("forbidden")
+    return holder
+
+
 def set_admin(project: Project, participation: Participation | None, is_admin: bool) -> None:
     changed = get_token_holder(project, participation, grants=is_admin)
+    if is_admin and changed.owner is not project.tenant:
+        raise Refused("forbidden")
     changed.is_admin = is_admin
     project.end_unauthorized_invites(changed)
+
+
+def give_back(project: Project, given: list[Participation]) -> None:
+    """End the leases of participations and return their unfinished tasks, in an open project."""
+    if project.is_archived:
+        return
+    for lease in sorted(project.leases.values(), key=lambda lease: lease.fence):
+        if lease.holder in given:
+            del project.leases[lease.holder, lease.surface]
+            project.record_as(lease.holder, lease.actor, "release", surface=lease.surface)
+    for task in project.tasks.values():
+        if task.assignee in given and task.status in ("assigned", "in_progress", "blocked"):
+            holder, name = task.assignee, task.owner
+            task.status, task.assignee, task.owner, task.is_offered = "open", None, None, False
+            project.record_as(holder, name or "", "task_requeue", task_id=task.id, owner=name)
 
 
 def set_lane(project: Project, participation: Participation | None, lane: str | None) -> None:
@@ -124,8 +165,8 @@ def set_lane(project: Project, participation: Participation | None, lane: str | 
 
 
 def revoke_token(project: Project, token_id: int) -> bool:
-    token = next((each for each in project.tenant.tokens if each.id == token_id), None)
-    if token is None or token.participation.project is not project:
+    found = (token for each in project.participations for token in each.tokens if token.id == token_id)
+    if (token := next(found, None)) is None:
         raise Refused("not_found")
     changed = token.is_live
     token.is_live = False

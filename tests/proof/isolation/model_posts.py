@@ -38,9 +38,10 @@ def post(
     stored = project.find_result(sender, idempotency_key, arguments)
     if stored is not None:
         return stored
-    recipient = None if to_actor is None else project.find_present(to_actor)
+    recipient = None if to_actor is None else project.find_present(to_actor, sender.owner)
     if reply_to is not None and reply_to not in project.posts:
         raise Refused("not_found")
+    project.refuse_viewer(recipient)
     recipients = [] if to_lane is None else project.lane_members(to_lane, sender)
     if recipient is not None and recipient not in recipients:
         recipients.append(recipient)
@@ -203,7 +204,7 @@ def query_events(
     reader = project.authenticate(caller)
     writer = None
     if actor is not None:
-        writer = project.find(actor)
+        writer = project.find(actor, reader.owner)
         if writer is None:
             raise Refused("unknown_recipient")
     matches = [

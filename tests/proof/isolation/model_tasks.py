@@ -24,7 +24,7 @@ def task_create(
     stored = project.find_result(creator, idempotency_key, arguments)
     if stored is not None:
         return stored
-    assignee = None if owner is None else project.find_present(owner)
+    assignee = None if owner is None else project.find_addressable(owner, creator.owner)
     if any(task_id not in project.tasks for task_id in blocking):
         raise Refused("not_found")
     unfinished = [task_id for task_id in blocking if project.tasks[task_id].status != "done"]
@@ -51,7 +51,7 @@ def task_create(
 def task_assign(project: Project, caller: Caller, task_id: int, owner: str) -> Content:
     assigner = project.authenticate(caller, is_write=True)
     task = _get(project, task_id)
-    assignee = project.find_present(owner)
+    assignee = project.find_addressable(owner, assigner.owner)
     _require_status(task, "open", "assigned")
     if (task.status, task.assignee) != ("assigned", assignee):
         task.status, task.assignee, task.owner = "assigned", assignee, assignee.actor
@@ -156,10 +156,10 @@ def list_tasks(
     before: int | None = None,
     limit: int = 50,
 ) -> Content:
-    project.authenticate(caller)
+    me = project.authenticate(caller)
     assignee = None
     if owner is not None:
-        assignee = project.find(owner)
+        assignee = project.find(owner, me.owner)
         if assignee is None:
             raise Refused("unknown_recipient")
     matches = [

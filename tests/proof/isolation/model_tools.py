@@ -12,6 +12,7 @@ from tests.proof.isolation.model import (
     Project,
     Refused,
     Sequence,
+    Tenant,
     Token,
 )
 
@@ -145,7 +146,7 @@ def whoami(project: Project, caller: Caller) -> Content:
     me = project.authenticate(caller)
     content = {
         "actor": me.actor,
-        "handle": project.tenant.handle,
+        "handle": me.owner.handle,
         "label": me.participant.label,
         "project": project.name,
         "is_admin": me.is_admin,
@@ -156,12 +157,14 @@ def whoami(project: Project, caller: Caller) -> Content:
 
 
 def list_participants(project: Project, caller: Caller, before: str | None = None) -> Content:
-    project.authenticate(caller)
-    present = sorted((each for each in project.participations if each.is_present), key=lambda each: each.name)
+    viewer = project.authenticate(caller).owner
+    present = sorted(
+        (each for each in project.participations if each.is_present), key=lambda each: each.name_for(viewer)
+    )
     return {
         "participants": [
             {
-                "name": each.name,
+                "name": each.name_for(viewer),
                 "actor": each.actor,
                 "kind": each.participant.kind,
                 "lane": each.lane,
@@ -169,7 +172,7 @@ def list_participants(project: Project, caller: Caller, before: str | None = Non
                 "token_active": each.participant.label == "" or each.has_live_token,
             }
             for each in present
-            if each.name > (before or "")
+            if each.name_for(viewer) > (before or "")
         ],
         "next_before": None,
     }
@@ -191,6 +194,8 @@ def admin_provision(
 def admin_rotate(project: Project, caller: Caller, participant_name: str) -> Content:
     authorize_admin(project, caller)
     participation = get_token_holder(project, participant_name)
+    if participation.owner is not project.tenant:
+        raise Refused("forbidden")
     return render_issued(rotate(project, participation))
 
 
@@ -198,7 +203,7 @@ def admin_revoke(project: Project, caller: Caller, participant_name: str) -> Con
     authorize_admin(project, caller)
     participation = get_token_holder(project, participant_name)
     count = revoke_all(project, participation)
-    return {"project": project.name, "participant": participation.participant.label, "revoked": count}
+    return {"project": project.name, "participant": participation.name_for(project.tenant), "revoked": count}
 
 
 def create_invite(
@@ -226,47 +231,68 @@ def check_invite(project: Project, participant_name: str | None, uses: int) -> N
     if participant_name is not None and uses != 1:
         raise Refused("invalid_argument")
     is_taken = participant_name is not None and project.tenant.find_participant(participant_name) is not None
-    if is_taken or participant_name == project.tenant.handle:
+    if is_taken or (participant_name is not None and is_handle_of_person(project, participant_name)):
         raise Refused("conflict")
 
 
 def get_token_holder(project: Project, name: str) -> Participation:
     """As find_present, but refuse the owner's own participation."""
-    participation = project.find_present(name)
+    participation = project.find_present(name, project.tenant)
     if participation.participant.label == "":
         raise Refused("forbidden")
     return participation
+
+
+def is_handle_of_person(project: Project, label: str) -> bool:
+    """Whether a label is the handle of an owner with a role in the project."""
+    return label in (project.tenant.handle, *(tenant.handle for tenant in project.roles))
 
 
 def join(
     project: Project,
     name: str,
     *,
+    host: Tenant | None = None,
     kind: str | None = None,
     lane: str | None = None,
     is_admin: bool = False,
     require_new: bool = False,
 ) -> Participation:
-    """Add a participant, new or existing; its token and ids are learned from the answer."""
+    """Add a participant, new or existing; its token and ids are learned from the answer.
+
+    Args:
+        host: whose participant it is; the project's owner by default.
+    """
+    host = host or project.tenant
     handle, _, label = name.rpartition("/")
-    if handle not in ("", project.tenant.handle):
+    if handle not in ("", host.handle):
         raise Refused("invalid_argument")
-    if label == project.tenant.handle:
+    if label == host.handle:
         raise Refused("conflict")
-    participant = project.tenant.find_participant(label)
+    participant = host.find_participant(label)
     if participant is None:
-        participant = Participant(0, label, kind or "agent", names={label})
+        participant = Participant(host, 0, label, kind or "agent", names={label})
     else:
         is_taken = participant.is_removed or participant.label != label or require_new
         if is_taken or find_participation(project, participant, is_present=True) is not None:
             raise Refused("conflict")
-    if participant not in project.tenant.participants:
-        project.tenant.participants.append(participant)
+    if is_admin and host is not project.tenant:
+        raise Refused("forbidden")
+    refuse_handle(project, participant)
+    if participant not in host.participants:
+        host.participants.append(participant)
     return add_participant(project, participant, lane, is_admin)
+
+
+def refuse_handle(project: Project, participant: Participant) -> None:
+    """Refuse a participant whose label is the handle of a person in the project."""
+    if is_handle_of_person(project, participant.label):
+        raise Refused("conflict")
 
 
 def add_participant(project: Project, participant: Participant, lane: str | None, is_admin: bool) -> Participation:
     """Add a participant that is not in the project, and issue a token."""
+    refuse_handle(project, participant)
     participation = find_participation(project, participant)
     if participation is None:
         participation = Participation(0, project, participant)
@@ -286,7 +312,7 @@ def issue_token(project: Project, participation: Participation) -> Participation
     """Add a live token, whose text is learned from the answer; the participation is in its lane again."""
     token = Token(participation, "", 0)
     participation.tokens.append(token)
-    project.tenant.tokens.append(token)
+    participation.owner.tokens.append(token)
     project.join_lane(participation, participation.lane)
     return participation
 

@@ -43,13 +43,15 @@ class ToolRules(Machine):
         tenant = self.tenants[t]
         self.tool(tenant, self.pick_token(tenant, caller), name, **arguments)
 
-    def _text(self, t: int, number: int) -> str:
-        return f"{self.tenants[t].secret} {number}"
+    def _text(self, number: int) -> str:
+        """A text with the secret of the caller's project."""
+        return f"{{secret}} {number}"
 
     def _search(self, t: int, template: str | None) -> str | None:
-        """A text to search for, with the secret of this tenant or of the other."""
-        own, other = self.tenants[t], self.other(self.tenants[t])
-        return None if template is None else template.format(own=own.secret, other=other.secret)
+        """A text to search for, with the secret of the caller's project or of one of the other tenant."""
+        other = self.other(self.tenants[t])
+        secret = other.projects[-1].secret
+        return None if template is None else template.format(own="{secret}", other=secret)
 
     def _maybe_name(self, t: int, template: str | None) -> str | None:
         return None if template is None else self.name(self.tenants[t], template)
@@ -97,7 +99,7 @@ class ToolRules(Machine):
             t,
             caller,
             "post",
-            body=self._text(t, caller % 2),
+            body=self._text(caller % 2),
             to_lane=lane,
             to_actor=self._maybe_name(t, to),
             ref=rest["ref"],
@@ -164,7 +166,7 @@ class ToolRules(Machine):
 
     @rule(t=TENANTS, caller=NUMBERS, sequence=_SEQUENCES, key=_KEYS)
     def tool_claim(self, t: int, caller: int, sequence: str, key: str | None) -> None:
-        self._call(t, caller, "claim", sequence=sequence, note=self._text(t, 0), idempotency_key=key)
+        self._call(t, caller, "claim", sequence=sequence, note=self._text(0), idempotency_key=key)
 
     @rule(
         t=TENANTS,
@@ -187,7 +189,7 @@ class ToolRules(Machine):
 
     @rule(t=TENANTS, caller=NUMBERS, surface=_SURFACES, mode=st.sampled_from(("exclusive", "shared")))
     def tool_lease(self, t: int, caller: int, surface: str, mode: str) -> None:
-        self._call(t, caller, "lease", surface=surface, mode=mode, note=self._text(t, caller))
+        self._call(t, caller, "lease", surface=surface, mode=mode, note=self._text(caller))
 
     @rule(t=TENANTS, caller=NUMBERS, surface=st.one_of(_SURFACES, st.just("*")))
     def tool_release(self, t: int, caller: int, surface: str) -> None:
@@ -211,7 +213,7 @@ class ToolRules(Machine):
             t,
             caller,
             "task_create",
-            title=self._text(t, caller % 2),
+            title=self._text(caller % 2),
             lane=lane,
             owner=self._maybe_name(t, owner),
             priority=rest["priority"],
@@ -231,7 +233,7 @@ class ToolRules(Machine):
     @rule(t=TENANTS, caller=NUMBERS, task=NUMBERS, on=_MAYBE_NUMBER)
     def tool_task_block(self, t: int, caller: int, task: int, on: int | None) -> None:
         task_id, on_id = self._task_id(t, caller, task), self._task_id(t, caller, on)
-        self._call(t, caller, "task_block", task_id=task_id, reason=self._text(t, task), on=on_id)
+        self._call(t, caller, "task_block", task_id=task_id, reason=self._text(task), on=on_id)
 
     @rule(t=TENANTS, caller=NUMBERS, task=NUMBERS, blocker=_MAYBE_NUMBER)
     def tool_task_resolve(self, t: int, caller: int, task: int, blocker: int | None) -> None:
@@ -277,7 +279,7 @@ class ToolRules(Machine):
 
     @rule(t=TENANTS, caller=NUMBERS, lane=LANES, status=st.sampled_from((0, 1)))
     def tool_register(self, t: int, caller: int, lane: str, status: int) -> None:
-        self._call(t, caller, "register", lane=lane, status=self._text(t, status))
+        self._call(t, caller, "register", lane=lane, status=self._text(status))
 
     @rule(t=TENANTS, caller=NUMBERS, lane=_MAYBE_LANE, before=_MAYBE_NAME)
     def tool_who_is_active(self, t: int, caller: int, lane: str | None, before: str | None) -> None:
