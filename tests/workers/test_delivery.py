@@ -20,6 +20,7 @@ from tests.workers import processes
 from workers import webhooks
 from workers.job_runner import execute_job
 from workers.jobs import all_jobs
+from workers.jobs import outbox as outbox_job
 from workers.settings import WorkerSettings
 
 _SEND = all_jobs()["send_notices"]
@@ -142,6 +143,23 @@ def test_a_message_is_delivered_while_a_receiver_of_another_owner_does_not_answe
         (breaker,) = circuit_breaker.list_open_breakers(conn)
     # After the first timeout the other nineteen wait without a connection.
     assert (breaker.failures, breaker.waiting, len(tarpit.connections)) == (1, 20, 1)
+
+
+def test_owners_take_turns_within_a_run(
+    db: Database, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room for one message at a time, the owner of the last one comes last."""
+    monkeypatch.setattr(outbox_job, "_MAX_DELIVERIES", {"webhook": 1, "email": 1})
+    with running_webhook_server() as receiver:
+        with db.transaction() as conn:
+            for name in ("first", "second", "third"):
+                owner = make_owner(conn)
+                outbox.add_webhook(conn, owner.id, f"{receiver.url}/{name}", actor="cli")
+                for _ in range(2):
+                    outbox.enqueue(conn, "test", owner_id=owner.id)
+        assert execute_job(_SEND, db, settings).counts == {"delivered": 6}
+        order = [head.partition("\n")[0] for head, _ in receiver.requests]
+    assert set(order[:3]) == set(order[3:]) == {"/first", "/second", "/third"}
 
 
 @pytest.mark.exhaustive

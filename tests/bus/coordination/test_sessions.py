@@ -303,6 +303,24 @@ def test_the_end_of_a_session_releases_what_it_held(
     assert_ledger_consistent(conn, ada.ctx.project_id)
 
 
+def test_the_end_of_a_session_leaves_one_whose_key_begins_with_its_key(
+    conn: Connection, ada: Agent, bob: Agent
+) -> None:
+    ended, other = ada.ctx.with_session("0193"), ada.ctx.with_session("0193-2")
+    task_id = tasks.create(conn, bob.ctx, "one").task_id
+    tasks.start(conn, other, task_id)
+    kept = leases.acquire(conn, other, "a")
+    leases.acquire(conn, ended, "b")
+    sessions.look(conn, other)
+    post_id = posts.create(conn, bob.ctx, "one", to_actor="ada").post_id
+    _waiting(conn, other)
+    assert _woken(conn, other) == [post_id]
+    assert sessions.end(conn, ended) == SessionEnd("0193", ended=True, released=1, requeued=0)
+    assert [lease.fence for lease in leases.list_leases(conn, ada.ctx).leases] == [kept.fence]
+    assert [task.status for task in task_queries.list_tasks(conn, bob.ctx).tasks] == ["in_progress"]
+    assert sessions.end(conn, other) == SessionEnd("0193-2", ended=True, released=1, requeued=1)
+
+
 def test_a_session_begins_where_an_ended_one_has_read(conn: Connection, ada: Agent, bob: Agent, left: Ctx) -> None:
     _claim(conn, bob.ctx, 3)
     _ids(conn, left)

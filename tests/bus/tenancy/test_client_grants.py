@@ -1,17 +1,20 @@
 """Connected clients: their tokens rotate, a replay revokes them, and they end with the tokens of their participant."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
 
+from bus import scopes
 from bus.coordination import dashboard, leases, posts, sessions
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import BusError, NotAuthenticated, NotFound, OwnerSuspended
 from bus.operations import project_purge, retention
 from bus.rules.token_format import access_token_fingerprint
+from bus.scopes import SCOPES, Scope
 from bus.tenancy import (
     authentication,
     client_consent,
@@ -85,6 +88,25 @@ def test_an_access_token_acts_as_its_participant_for_an_hour(conn: Connection, a
     conn.execute("UPDATE token SET expires_at = clock_timestamp() WHERE id = %s", (client.ctx.token_id,))
     assert is_refused(conn, client.ctx)
     assert not is_refused(conn, ada.ctx)
+
+
+@pytest.mark.parametrize("granted", SCOPES)
+@pytest.mark.parametrize("requested", SCOPES)
+def test_no_token_has_a_wider_scope_than_was_granted(
+    conn: Connection, project: Project, root: Agent, granted: Scope, requested: Scope
+) -> None:
+    code = client_consent.connect_participant(
+        conn,
+        project.owner_id,
+        root.ctx.participation_id,
+        dataclasses.replace(REQUEST, scope=granted),
+        ttl=None,
+        actor=project.owner,
+    )
+    grant = client_grants.lock_by_code(conn, code)
+    assert grant is not None
+    issued = client_grants.issue_tokens(conn, grant, scope=requested)
+    assert issued.scope == find_caller(conn, issued).scope == scopes.narrower(granted, requested)
 
 
 def test_a_refresh_token_works_once_and_the_older_access_token_goes_on(conn: Connection, client: Connected) -> None:
