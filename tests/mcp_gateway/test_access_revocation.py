@@ -9,7 +9,7 @@ from bus.tenancy import owners, participations, tokens
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.mcp_client import McpClient
 
-_ROUNDS = 100
+_ROUNDS, _EXHAUSTIVE_ROUNDS = 12, 100
 
 
 def _prime(clients: list[McpClient]) -> None:
@@ -20,14 +20,22 @@ def _prime(clients: list[McpClient]) -> None:
         assert client.request("tools/list").status == 200
 
 
+@pytest.fixture(params=[_ROUNDS, pytest.param(_EXHAUSTIVE_ROUNDS, marks=pytest.mark.exhaustive)])
+def rounds(request: pytest.FixtureRequest) -> range:
+    count: int = request.param
+    return range(count)
+
+
 @pytest.fixture
 def clients(connect: Callable[..., McpClient], team: Team) -> list[McpClient]:
     return [connect(team.bob, process=process, modern=modern) for process in (0, 1) for modern in (True, False)]
 
 
-def test_a_revoked_token_stops_working_at_once(clients: list[McpClient], team: Team, gateway_db: Database) -> None:
+def test_a_revoked_token_stops_working_at_once(
+    clients: list[McpClient], team: Team, gateway_db: Database, rounds: range
+) -> None:
     _prime(clients)
-    for _ in range(_ROUNDS):
+    for _ in rounds:
         with gateway_db.transaction() as conn:
             tokens.revoke_all(conn, team.project_id, "bob", actor="test")
         assert [client.call("claim", sequence="x").status for client in clients] == [401] * 4
@@ -39,9 +47,11 @@ def test_a_revoked_token_stops_working_at_once(clients: list[McpClient], team: T
         assert [client.call("whoami").status for client in clients] == [200] * 4
 
 
-def test_a_rotated_token_is_replaced_at_once(clients: list[McpClient], team: Team, gateway_db: Database) -> None:
+def test_a_rotated_token_is_replaced_at_once(
+    clients: list[McpClient], team: Team, gateway_db: Database, rounds: range
+) -> None:
     _prime(clients)
-    for _ in range(_ROUNDS):
+    for _ in rounds:
         old = clients[0].token
         with gateway_db.transaction() as conn:
             new = tokens.rotate(conn, team.project_id, "bob", actor="test").token
@@ -53,10 +63,10 @@ def test_a_rotated_token_is_replaced_at_once(clients: list[McpClient], team: Tea
 
 
 def test_a_suspension_and_its_end_take_effect_at_once(
-    clients: list[McpClient], team: Team, gateway_db: Database
+    clients: list[McpClient], team: Team, gateway_db: Database, rounds: range
 ) -> None:
     _prime(clients)
-    for _ in range(_ROUNDS):
+    for _ in rounds:
         with gateway_db.transaction() as conn:
             owners.suspend(conn, team.owner_id, reason="test", actor="test")
         assert [client.call("claim", sequence="x").status for client in clients] == [403] * 4
@@ -65,10 +75,12 @@ def test_a_suspension_and_its_end_take_effect_at_once(
         assert [client.call("whoami").status for client in clients] == [200] * 4
 
 
-def test_a_demotion_takes_effect_at_once(connect: Callable[..., McpClient], team: Team, gateway_db: Database) -> None:
+def test_a_demotion_takes_effect_at_once(
+    connect: Callable[..., McpClient], team: Team, gateway_db: Database, rounds: range
+) -> None:
     admins = [connect(team.alice, process=process) for process in (0, 1)]
     _prime(admins)
-    for _ in range(_ROUNDS):
+    for _ in rounds:
         with gateway_db.transaction() as conn:
             participations.set_admin(conn, team.project_id, "alice", False, actor="test")
         for admin in admins:
@@ -81,10 +93,10 @@ def test_a_demotion_takes_effect_at_once(connect: Callable[..., McpClient], team
 
 
 def test_a_removed_participation_stops_working_at_once(
-    clients: list[McpClient], team: Team, gateway_db: Database
+    clients: list[McpClient], team: Team, gateway_db: Database, rounds: range
 ) -> None:
     _prime(clients)
-    for _ in range(_ROUNDS):
+    for _ in rounds:
         with gateway_db.transaction() as conn:
             participations.remove(conn, team.project_id, "bob", actor="test")
         assert [client.call("whoami").status for client in clients] == [401] * 4
