@@ -1,18 +1,14 @@
 """The audit log of the owner's account."""
 
-from collections.abc import Sequence
-
 from flask import render_template, request
 
-from bus.db.pagination import paginate
-from bus.errors import BusError
+from bus.db import Connection
 from bus.tenancy import audit
 from bus.tenancy.audit import AuditEntry
 from webapp.audit_export import AuditFilterForm, show_filters
 from webapp.auth import current_owner
 from webapp.blueprints import NavItem, OwnerBlueprint
-from webapp.context import connection
-from webapp.pagination import PAGE_SIZE, current_url, query_int
+from webapp.pagination import fetch_page
 
 blueprint = OwnerBlueprint(
     "audit", url_prefix="/admin/audit", nav_item=NavItem("Audit", 40, "shield", is_secondary=True)
@@ -22,22 +18,18 @@ blueprint = OwnerBlueprint(
 @blueprint.get("/")
 def index() -> str:
     """List the entries, newest first."""
-    before, form, owner = query_int("before"), AuditFilterForm(request.args), current_owner()
-    filter_error: str | None = None
-    entries: Sequence[AuditEntry] = ()
-    has_more = False
-    try:
-        with connection() as conn:
-            audit_filter = form.to_filter(conn, owner_handle=owner.handle)
-            rows = audit.list_for_owner(conn, owner.id, audit_filter, before=before, limit=PAGE_SIZE + 1)
-            entries, has_more = paginate(rows, PAGE_SIZE)
-    except BusError as error:
-        filter_error = error.message
+    form, owner = AuditFilterForm(request.args), current_owner()
+
+    def fetch(conn: Connection, before: int | None, limit: int) -> list[AuditEntry]:
+        audit_filter = form.to_filter(conn, owner_handle=owner.handle)
+        return audit.list_for_owner(conn, owner.id, audit_filter, before=before, limit=limit)
+
+    page = fetch_page(fetch)
     return render_template(
         "audit/index.html",
         filters=show_filters(form),
-        filter_error=filter_error,
-        entries=entries,
-        older=current_url(before=str(entries[-1].id)) if has_more else None,
-        newest=current_url(before=None) if before else None,
+        filter_error=page.filter_error,
+        entries=page.rows,
+        older=page.older,
+        newest=page.newest,
     )

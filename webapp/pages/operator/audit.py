@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from flask import Response, abort, render_template, request
 
 from bus.db import Connection
-from bus.db.pagination import paginate
 from bus.errors import BusError
 from bus.tenancy import audit, owners
 from bus.tenancy.audit import AuditEntry, AuditFilter
@@ -14,7 +13,7 @@ from webapp.blueprints import NavItem, OperatorBlueprint
 from webapp.context import connection, database
 from webapp.csv_export import BATCH_SIZE
 from webapp.forms import optional_text_field
-from webapp.pagination import PAGE_SIZE, current_url, query_int
+from webapp.pagination import fetch_page
 
 blueprint = OperatorBlueprint("operator_audit", path="audit", tab=NavItem("Audit", 60))
 
@@ -42,23 +41,20 @@ class AllOwnersAuditFilterForm(AuditFilterForm):
 @blueprint.get("/")
 def index() -> str:
     """List the entries, newest first."""
-    form, before, filter_error = AllOwnersAuditFilterForm(request.args), query_int("before"), None
-    entries: Sequence[AuditEntry] = ()
-    has_more = False
-    try:
-        with connection() as conn:
-            owner_id, audit_filter = form.to_owner_and_filter(conn)
-            rows = audit.list_for_operator(conn, audit_filter, owner_id=owner_id, before=before, limit=PAGE_SIZE + 1)
-            entries, has_more = paginate(rows, PAGE_SIZE)
-    except BusError as error:
-        filter_error = error.message
+    form = AllOwnersAuditFilterForm(request.args)
+
+    def fetch(conn: Connection, before: int | None, limit: int) -> list[AuditEntry]:
+        owner_id, audit_filter = form.to_owner_and_filter(conn)
+        return audit.list_for_operator(conn, audit_filter, owner_id=owner_id, before=before, limit=limit)
+
+    page = fetch_page(fetch)
     return render_template(
         "operator/audit.html",
         filters=show_filters(form),
-        filter_error=filter_error,
-        entries=entries,
-        older=current_url(before=str(entries[-1].id)) if has_more else None,
-        newest=current_url(before=None) if before else None,
+        filter_error=page.filter_error,
+        entries=page.rows,
+        older=page.older,
+        newest=page.newest,
     )
 
 

@@ -16,7 +16,6 @@ from bus.auth import identities, sessions
 from bus.billing import credits
 from bus.billing.tables import CREDIT_PLANS
 from bus.db.pagination import paginate
-from bus.errors import BusError
 from bus.operations import console_queries
 from bus.rules.text_format import pluralize
 from bus.tenancy import owners, participant_queries
@@ -25,7 +24,7 @@ from webapp.auth import current_owner
 from webapp.blueprints import ID_CONVERTER, NavItem, OperatorBlueprint, see_other
 from webapp.context import connection, options, redirect_on_refusal, show_refusal_on_form, transaction
 from webapp.forms import optional_text_field, required_text_field, select_choices
-from webapp.pagination import PAGE_SIZE, current_url, query_int
+from webapp.pagination import current_url, fetch_page, query_int
 
 blueprint = OperatorBlueprint("operator_owners", path="owners", tab=NavItem("Owners", 20))
 
@@ -87,29 +86,24 @@ class LiftSuspensionForm(FlaskForm):  # type: ignore[misc]
 @blueprint.get("/")
 def index() -> str:
     """List owners, newest first; search by handle or email address."""
-    form, before, filter_error = SearchForm(request.args), query_int("before"), None
-    page: Any = ()
-    has_more = False
-    try:
-        with connection() as conn:
-            rows = console_queries.list_owners(
-                conn, form.search.data, suspended_only=form.suspended.data, before=before, limit=PAGE_SIZE + 1
-            )
-        page, has_more = paginate(rows, PAGE_SIZE)
-    except BusError as error:
-        filter_error = error.message
+    form = SearchForm(request.args)
+    page = fetch_page(
+        lambda conn, before, limit: console_queries.list_owners(
+            conn, form.search.data, suspended_only=form.suspended.data, before=before, limit=limit
+        )
+    )
     return render_template(
         "operator/owners.html",
         form=form,
-        filter_error=filter_error,
-        owners=page,
+        filter_error=page.filter_error,
+        owners=page.rows,
         has_filters=bool(form.search.data),
         chips=[
             ("All", current_url(suspended=None, before=None), not form.suspended.data),
             ("Suspended", current_url(suspended="y", before=None), bool(form.suspended.data)),
         ],
-        older=current_url(before=str(page[-1].id)) if has_more else None,
-        newest=current_url(before=None) if before else None,
+        older=page.older,
+        newest=page.newest,
     )
 
 

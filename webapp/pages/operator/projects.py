@@ -1,18 +1,13 @@
 """Projects of all owners: size and activity, without their content."""
 
-from typing import Any
-
 from flask import render_template, request
 from flask_wtf import FlaskForm
 from wtforms import SelectField
 
-from bus.db.pagination import paginate
-from bus.errors import BusError
 from bus.operations import console_queries
 from webapp.blueprints import NavItem, OperatorBlueprint
-from webapp.context import connection
 from webapp.forms import optional_text_field, select_choices
-from webapp.pagination import PAGE_SIZE, current_url, query_int
+from webapp.pagination import current_url, fetch_page
 
 blueprint = OperatorBlueprint("operator_projects", path="projects", tab=NavItem("Projects", 30))
 
@@ -34,22 +29,17 @@ class SearchForm(FlaskForm):  # type: ignore[misc]
 @blueprint.get("/")
 def index() -> str:
     """List projects, newest first."""
-    form, before, filter_error = SearchForm(request.args), query_int("before"), None
-    page: Any = ()
-    has_more = False
-    try:
-        with connection() as conn:
-            rows = console_queries.list_projects(
-                conn, form.search.data, state=form.state.data or None, before=before, limit=PAGE_SIZE + 1
-            )
-        page, has_more = paginate(rows, PAGE_SIZE)
-    except BusError as error:
-        filter_error = error.message
+    form = SearchForm(request.args)
+    page = fetch_page(
+        lambda conn, before, limit: console_queries.list_projects(
+            conn, form.search.data, state=form.state.data or None, before=before, limit=limit
+        )
+    )
     return render_template(
         "operator/projects.html",
         form=form,
-        filter_error=filter_error,
-        projects=page,
+        filter_error=page.filter_error,
+        projects=page.rows,
         has_filters=bool(form.search.data),
         chips=[
             (
@@ -59,6 +49,6 @@ def index() -> str:
             )
             for choice in _STATE_CHOICES
         ],
-        older=current_url(before=str(page[-1].id)) if has_more else None,
-        newest=current_url(before=None) if before else None,
+        older=page.older,
+        newest=page.newest,
     )
