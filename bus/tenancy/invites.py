@@ -13,6 +13,7 @@ from bus.errors import BusError, InvalidArgument, NotFound
 from bus.rules import token_format, validation
 from bus.rules.enums import MEMBER_ROLES
 from bus.tenancy import audit, authentication, memberships, owner_participation, owners, participants, project_locks
+from bus.tenancy.revocation import revoke_code
 from bus.tenancy.suspension import refuse_suspended_lead, require_active_owner
 from bus.tenancy.tables import invite, project
 
@@ -257,20 +258,7 @@ def revoke(conn: Connection, project_id: int, invite_id: int, *, actor: str) -> 
     Raises:
         BusError: `not_found` when the project has no such invite.
     """
-    matches = sa.and_(invite.c.id == invite_id, invite.c.project_id == project_id)
-    changed = conn.execute(
-        sa.update(invite)
-        .where(matches, invite.c.revoked_at.is_(None))
-        .values(revoked_at=sa.func.clock_timestamp())
-        .returning(invite.c.hint)
-    ).one_or_none()
-    if changed is None:
-        if conn.execute(sa.select(invite.c.id).where(matches)).one_or_none() is None:
-            raise NotFound("invite")
-        return False
-    owner_id = conn.execute(sa.select(project.c.owner_id).where(project.c.id == project_id)).scalar_one()
-    audit.record(conn, owner_id, actor, "invite.revoke", changed.hint, project_id=project_id)
-    return True
+    return revoke_code(conn, invite, project_id, invite_id, noun="invite", action="invite.revoke", actor=actor)
 
 
 def revoke_for_person(conn: Connection, project_id: int, invite_id: int, *, acting_owner_id: int, actor: str) -> bool:

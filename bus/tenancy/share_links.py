@@ -13,10 +13,11 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from bus.db import Connection, from_row
-from bus.errors import BusError, NotFound
+from bus.errors import BusError
 from bus.rules import validation
 from bus.rules.token_format import fingerprint
 from bus.tenancy import audit
+from bus.tenancy.revocation import revoke_code
 from bus.tenancy.suspension import require_active_owner
 from bus.tenancy.tables import owner, project, share_link
 
@@ -145,20 +146,9 @@ def revoke(conn: Connection, project_id: int, link_id: int, *, actor: str) -> bo
     Raises:
         BusError: `not_found` when the project has no such link.
     """
-    matches = sa.and_(share_link.c.id == link_id, share_link.c.project_id == project_id)
-    changed = conn.execute(
-        sa.update(share_link)
-        .where(matches, share_link.c.revoked_at.is_(None))
-        .values(revoked_at=sa.func.clock_timestamp())
-        .returning(share_link.c.hint)
-    ).one_or_none()
-    if changed is None:
-        if conn.execute(sa.select(share_link.c.id).where(matches)).one_or_none() is None:
-            raise NotFound("share link")
-        return False
-    owner_id = conn.execute(sa.select(project.c.owner_id).where(project.c.id == project_id)).scalar_one()
-    audit.record(conn, owner_id, actor, "share_link.revoke", changed.hint, project_id=project_id)
-    return True
+    return revoke_code(
+        conn, share_link, project_id, link_id, noun="share link", action="share_link.revoke", actor=actor
+    )
 
 
 def _links() -> sa.FromClause:
