@@ -116,3 +116,16 @@ def successes(outcomes: list[Any]) -> list[Any]:
 def failures(outcomes: list[Any]) -> list[Any]:
     """Return the outcomes that are exceptions."""
     return [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+
+
+def wait_until_locked(db: Database) -> None:
+    """Wait until a session of the database waits for a lock."""
+
+    def count_waiting() -> int:
+        with db.connection() as conn:
+            row = conn.fetch_one(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+        return int(row[0])
+
+    wait_until(count_waiting)

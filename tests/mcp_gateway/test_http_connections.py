@@ -1,150 +1,155 @@
-"""Connections of the HTTP server whose requests overlap or never end: trailers, pipelining, empty lines."""
+"""Connections of the HTTP server: idle timeouts, resets, and the end of the process."""
 
-import asyncio
 import contextlib
-from collections.abc import Callable
+import json
+import select
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from urllib.parse import urlsplit
 
-import uvicorn
-from uvicorn.server import ServerState
+import pytest
 
-from mcp_gateway.http_protocol import HEAD_TIMEOUT_SECONDS, KEEP_ALIVE_SECONDS, BoundedHttpProtocol
-from tests.mcp_gateway.conftest import Team
-from tests.mcp_gateway.mcp_client import MODERN
-from tests.mcp_gateway.processes import GatewayProcess
-from tests.mcp_gateway.raw_http import build_body, build_head, open_raw_connection
+from bus.db import Database
+from tests.concurrency import wait_until, wait_until_locked
+from tests.mcp_gateway.conftest import Team, make_team
+from tests.mcp_gateway.processes import GatewayProcess, running_gateways
+from tests.mcp_gateway.raw_http import (
+    build_tool_call,
+    open_raw_connection,
+)
 
-_REQUEST = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
-
-
-def test_a_trailer_is_not_a_header(gateways: list[GatewayProcess], team: Team) -> None:
-    body = build_body()
-    head = build_head(team.alice.token, -1, MODERN, "Transfer-Encoding: chunked")
-    authorization = next(line for line in head.split(b"\r\n") if line.startswith(b"Authorization"))
-    chunk = b"%x\r\n%b\r\n0\r\n" % (len(body), body)
-    with open_raw_connection(gateways[0]) as connection:
-        # The caller is the one in the header, and a second token in a trailer is not read.
-        assert connection.exchange(head + chunk + authorization + b"\r\n\r\n")[0][0] == 200
-        assert connection.is_open(team.alice.token)
-        anonymous_head = head.replace(authorization + b"\r\n", b"")
-        assert connection.exchange(anonymous_head + chunk + authorization + b"\r\n\r\n")[0][0] == 401
+_TIMEOUT_SECONDS = 120.0
 
 
-def test_a_trailer_that_never_ends_is_refused(gateways: list[GatewayProcess], team: Team) -> None:
-    head = build_head(team.alice.token, -1, MODERN, "Transfer-Encoding: chunked")
-    with open_raw_connection(gateways[0]) as connection:
-        connection.socket.sendall(head + b"1\r\n{\r\n0\r\nX-Long: ")
-        received = b""
+_SHORT_INTERVALS = {
+    "mcp_gateway.http_protocol.KEEP_ALIVE_SECONDS": 1.5,
+    "mcp_gateway.http_protocol.HEAD_TIMEOUT_SECONDS": 1.5,
+    "mcp_gateway.http_server._CONNECTION_CHECK_SECONDS": 0.1,
+}
+
+
+@pytest.fixture(scope="module")
+def gateway_with_short_idle_timeout(shared_database_url: str) -> Iterator[GatewayProcess]:
+    """A gateway that closes connections after 1.5 idle seconds."""
+    with running_gateways(shared_database_url, constants=_SHORT_INTERVALS) as (process,):
+        yield process
+
+
+def test_a_connection_is_closed_when_idle_and_not_while_in_use(
+    gateway_with_short_idle_timeout: GatewayProcess, team: Team
+) -> None:
+    with open_raw_connection(gateway_with_short_idle_timeout) as connection:
+        for _ in range(8):
+            assert connection.exchange(build_tool_call(team.alice.token))[0][0] == 200
+            connection.assert_silent(0.5)
+        connection.socket.settimeout(_TIMEOUT_SECONDS)
+        assert connection.socket.recv(1) == b""
+
+
+def test_a_head_that_is_sent_slowly_is_not_waited_for(gateway_with_short_idle_timeout: GatewayProcess) -> None:
+    with open_raw_connection(gateway_with_short_idle_timeout) as connection:
         with contextlib.suppress(ConnectionError):
-            # One read of the server may contain both the end of the body and a part of the trailer.
-            for _ in range(500):
-                connection.socket.sendall(b"x" * 4096)
-            received = connection.socket.recv(65536)
-        assert received == b"" or received.startswith(b"HTTP/1.1 400 ")
+            for byte in b"POST /mcp HTTP/1.1\r\nHost: localhost\r\n":
+                connection.socket.sendall(bytes([byte]))
+                # The server closes the connection before the end of the head.
+                if select.select([connection.socket], [], [], 0.1)[0]:
+                    break
+            assert connection.socket.recv(1) == b""
 
 
-Received = list[str]
+def test_calls_longer_than_the_idle_timeout_are_answered(
+    gateway_with_short_idle_timeout: GatewayProcess, team: Team, gateway_db: Database
+) -> None:
+    with open_raw_connection(gateway_with_short_idle_timeout) as connection:
+        assert connection.exchange(build_tool_call(team.alice.token))[0][0] == 200
+        with gateway_db.transaction() as conn:
+            conn.execute("SELECT bus_lock_clock(%s)", (team.project_id,))
+            connection.socket.sendall(build_tool_call(team.alice.token, tool="claim", sequence="adr") * 3)
+            connection.assert_silent(2)
+        responses = connection.exchange(response_count=3)
+        assert [json.loads(body)["result"]["structuredContent"]["number"] for _, _, body in responses] == [1, 2, 3]
+        assert connection.is_open(team.alice.token)
 
 
-def _serve_on_fake_transport(use: Callable[[BoundedHttpProtocol, Mock, Received], Any]) -> None:
-    """Run a protocol whose application waits until its client disconnects, and records what it receives."""
-    received: Received = []
-
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        while not received or received[-1] != "http.disconnect":
-            received.append((await receive())["type"])
-
-    async def run() -> None:
-        config = uvicorn.Config(application, http=BoundedHttpProtocol, ws="none", lifespan="off", log_config=None)
-        protocol = BoundedHttpProtocol(config, ServerState(), {})
-        transport = Mock(spec=asyncio.Transport)
-        transport.get_extra_info.return_value = None
-        transport.is_closing.return_value = False
-        protocol.connection_made(transport)
-        await use(protocol, transport, received)
-        if "http.disconnect" not in received:
-            protocol.connection_lost(None)
-        async with asyncio.timeout(5):
-            while protocol.tasks:
-                await asyncio.sleep(0)
-
-    asyncio.run(run())
-
-
-def test_a_disconnect_reaches_the_request_in_front_of_a_pipelined_one() -> None:
-    async def use(protocol: BoundedHttpProtocol, _transport: Mock, received: Received) -> None:
-        protocol.data_received(_REQUEST * 2)
-        await asyncio.sleep(0)
-        assert received == ["http.request"]
-        protocol.connection_lost(None)
-        async with asyncio.timeout(5):
-            while received[-1] != "http.disconnect":
-                await asyncio.sleep(0)
-
-    _serve_on_fake_transport(use)
+def test_a_client_that_resets_its_connection_leaves_no_traceback(database_url: str) -> None:
+    db = Database(database_url, pool_size=2)
+    team = make_team(db)
+    try:
+        with running_gateways(database_url) as (process,):
+            with open_raw_connection(process) as connection:
+                assert connection.exchange(build_tool_call(team.alice.token))[0][0] == 200
+                with db.transaction() as conn:
+                    conn.execute("SELECT bus_lock_clock(%s)", (team.project_id,))
+                    connection.socket.sendall(build_tool_call(team.alice.token, tool="claim", sequence="adr"))
+                    wait_until_locked(db)
+                    # Zero seconds to linger: closing sends a reset.
+                    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    connection.socket.close()
+            with open_raw_connection(process) as connection:
+                assert connection.is_open(team.alice.token)
+            # The server closes its side after the client has closed.
+            descriptors = Path(f"/proc/{process.popen.pid}/fd")
+            sockets = [
+                socket.create_connection(("127.0.0.1", urlsplit(process.url).port), _TIMEOUT_SECONDS) for _ in range(30)
+            ]
+            for client_socket in sockets:
+                client_socket.sendall(build_tool_call(team.alice.token))
+                assert client_socket.recv(10)
+                client_socket.close()
+            if descriptors.exists():
+                wait_until(lambda: len(list(descriptors.iterdir())) < 40)
+            process.stop()
+            assert "Traceback" not in process.log.read_text()
+    finally:
+        db.close()
 
 
-def test_a_malformed_pipelined_request_does_not_corrupt_a_response() -> None:
-    async def use(protocol: BoundedHttpProtocol, transport: Mock, _received: Received) -> None:
-        protocol.data_received(_REQUEST)
-        await asyncio.sleep(0)
-        protocol.cycle.response_started = True
-        protocol.data_received(b"not HTTP\r\n\r\n")
-        transport.write.assert_not_called()
-        transport.close.assert_called_once()
-
-    _serve_on_fake_transport(use)
-
-
-def test_a_pipelined_head_is_not_late_while_a_request_is_handled() -> None:
-    async def use(protocol: BoundedHttpProtocol, transport: Mock, _received: Received) -> None:
-        protocol.data_received(_REQUEST + _REQUEST[:20])
-        await asyncio.sleep(0)
-        protocol.close_if_overdue(protocol.loop.time() + 2 * KEEP_ALIVE_SECONDS)
-        transport.close.assert_not_called()
-
-    _serve_on_fake_transport(use)
+def test_a_partially_received_request_is_answered_before_the_process_stops(database_url: str) -> None:
+    db = Database(database_url, pool_size=2)
+    team = make_team(db)
+    db.close()
+    whole = build_tool_call(team.alice.token)
+    with running_gateways(database_url) as (process,), open_raw_connection(process) as connection:
+        assert connection.exchange(whole)[0][0] == 200
+        connection.socket.sendall(whole[:-20])
+        connection.assert_silent(0.3)
+        process.popen.send_signal(signal.SIGTERM)
+        connection.assert_silent(0.3)
+        assert connection.exchange(whole[-20:])[0][0] == 200
+        assert process.popen.wait(_TIMEOUT_SECONDS) == 0
 
 
-def test_an_empty_line_does_not_keep_an_idle_connection_open() -> None:
-    async def use(protocol: BoundedHttpProtocol, transport: Mock, _received: Received) -> None:
-        protocol.data_received(_REQUEST)
-        await asyncio.sleep(0)
-        protocol.cycle.response_complete = True
-        protocol.on_response_complete()
-        protocol.data_received(b"\r\n")
-        now = protocol.loop.time()
-        protocol.close_if_overdue(now + KEEP_ALIVE_SECONDS - 1)
-        transport.close.assert_not_called()
-        protocol.close_if_overdue(now + KEEP_ALIVE_SECONDS)
-        transport.close.assert_called_once()
-        protocol.cycle.response_complete = False
-
-    _serve_on_fake_transport(use)
-
-
-def test_a_head_that_begins_while_a_request_is_handled_has_its_own_time() -> None:
-    async def use(protocol: BoundedHttpProtocol, transport: Mock, _received: Received) -> None:
-        protocol.data_received(_REQUEST + _REQUEST[:20])
-        await asyncio.sleep(0)
-        protocol.cycle.response_complete = True
-        protocol.on_response_complete()
-        now = protocol.loop.time()
-        protocol.close_if_overdue(now + HEAD_TIMEOUT_SECONDS - 1)
-        transport.close.assert_not_called()
-        protocol.close_if_overdue(now + HEAD_TIMEOUT_SECONDS)
-        transport.close.assert_called_once()
-        protocol.cycle.response_complete = False
-
-    _serve_on_fake_transport(use)
-
-
-def test_a_head_that_is_cut_after_a_large_body_is_not_too_large() -> None:
-    async def use(protocol: BoundedHttpProtocol, transport: Mock, _received: Received) -> None:
-        large = _REQUEST.replace(b"Content-Length: 0", b"Content-Length: 40000") + b"x" * 40_000
-        protocol.data_received(large + _REQUEST[:20])
-        transport.write.assert_not_called()
-        transport.close.assert_not_called()
-
-    _serve_on_fake_transport(use)
+def test_a_call_in_progress_is_answered_before_the_process_stops(database_url: str) -> None:
+    """A direct call that waits for a lock when SIGTERM arrives gets its response first."""
+    db = Database(database_url, pool_size=2)
+    team = make_team(db)
+    responses: list[Any] = []
+    try:
+        with (
+            running_gateways(database_url) as (process,),
+            open_raw_connection(process) as connection,
+            open_raw_connection(process) as idle,
+        ):
+            assert connection.exchange(build_tool_call(team.alice.token))[0][0] == 200
+            assert idle.exchange(build_tool_call(team.alice.token))[0][0] == 200
+            with db.transaction() as conn:
+                conn.execute("SELECT bus_lock_clock(%s)", (team.project_id,))
+                whole = build_tool_call(team.alice.token, tool="claim", sequence="adr")
+                client_thread = threading.Thread(target=lambda: responses.extend(connection.exchange(whole)))
+                client_thread.start()
+                wait_until_locked(db)
+                process.popen.send_signal(signal.SIGTERM)
+                # An idle connection is closed soon, although another one still waits for its answer.
+                assert idle.socket.recv(1) == b""
+            client_thread.join(_TIMEOUT_SECONDS)
+            assert process.popen.wait(_TIMEOUT_SECONDS) == 0
+        ((status, _, body),) = responses
+        assert status == 200
+        assert json.loads(body)["result"]["structuredContent"]["number"] == 1
+    finally:
+        db.close()
