@@ -24,6 +24,17 @@ def test_files_that_another_participant_has_leased_are_listed_and_the_commit_pro
     assert connected.commit().stderr == ""
 
 
+def test_a_lease_beyond_the_first_page_of_leases_is_found(connected: GitRepo, kit_db: Database, team: Team) -> None:
+    with kit_db.transaction() as conn:
+        oldest = leases.acquire(conn, team.bob.ctx, "src/api/**")
+        for number in range(201):
+            leases.acquire(conn, team.bob.ctx, f"other/{number}")
+        page = leases.list_leases(conn, team.alice.ctx)
+        assert oldest.fence not in {lease.fence for lease in page.leases}
+    connected.add("src/api/a.py")
+    assert "src/api/a.py is leased by" in connected.commit().stderr
+
+
 def test_strict_files_block_until_they_are_released(connected: GitRepo, bob: McpClient, alice: McpClient) -> None:
     connected.update_config(leases={"src/api/**": "strict", "src/quiet/**": "off"})
     bob.call("lease", surface="src")

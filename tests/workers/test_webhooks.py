@@ -200,7 +200,12 @@ def test_a_private_network_is_never_reached(receiver: Receiver, host: str) -> No
     assert receiver.requests == []
 
 
-@pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"])
+@pytest.mark.parametrize(
+    "address",
+    # The last three embed the first: mapped, translated and 6to4.
+    ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "::ffff:93.184.215.14", "64:ff9b::5db8:d70e",
+     "2002:5db8:d70e::1"],
+)  # fmt: skip
 def test_a_public_address_is_allowed(address: str) -> None:
     assert guarded_http.resolve_address(address, 443, allow_private=False) == address
 
