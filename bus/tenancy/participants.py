@@ -111,8 +111,7 @@ def rename(conn: Connection, owner_id: int, participant_id: int, name: str, *, a
         raise BusError("conflict", f"{label} is your own handle; choose another name.", reason="name_taken")
     if conn.fetch_one_or_none(
         "SELECT 1 FROM owner_handle h JOIN participation p ON p.participant_id = %(participant)s"
-        " WHERE h.handle = %(key)s AND p.removed_at IS NULL AND bus_project_role(p.project_id, h.owner_id) IS NOT NULL"
-        " LIMIT 1",
+        f" WHERE h.handle = %(key)s AND p.removed_at IS NULL AND {_is_or_was_person('p.project_id')} LIMIT 1",
         {"key": key, "participant": participant_id},
     ):
         raise BusError(
@@ -208,11 +207,23 @@ def validate_kind(kind: str | None) -> str:
     return kind or "agent"
 
 
+def _is_or_was_person(project: str) -> str:
+    """The condition that the owner of the handle `h` has or had a role in a project."""
+    return (
+        f"(bus_project_role({project}, h.owner_id) IS NOT NULL OR EXISTS ("
+        "SELECT FROM participant_name own JOIN participation member ON member.participant_id = own.participant_id"
+        f" WHERE own.owner_id = h.owner_id AND own.label_key = '' AND member.project_id = {project}))"
+    )
+
+
 def refuse_handle_as_label(conn: Connection, project_id: int, label: str) -> None:
-    """Refuse a label that is the handle of a person in the project: the name alone would mean that person."""
+    """Refuse a label that is the handle of a person in the project: the name alone would mean that person.
+
+    Also of a person who left, since past events carry the name.
+    """
     if conn.fetch_one_or_none(
-        "SELECT 1 FROM owner_handle h WHERE h.handle = %s AND bus_project_role(%s, h.owner_id) IS NOT NULL",
-        (validation.label_key(label), project_id),
+        f"SELECT 1 FROM owner_handle h WHERE h.handle = %(key)s AND {_is_or_was_person('%(project)s')}",
+        {"key": validation.label_key(label), "project": project_id},
     ):
         raise BusError(
             "conflict",

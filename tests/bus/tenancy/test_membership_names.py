@@ -35,6 +35,22 @@ def test_an_invite_is_not_locked_to_the_handle_of_a_person(conn: Connection) -> 
         invites.create_for_owner(conn, project.id, participant_name="bob", actor="ada")
 
 
+def test_no_agent_is_called_like_a_person_who_left(conn: Connection) -> None:
+    project = factories.make_project(conn, "apollo", factories.make_owner(conn, "ada"))
+    bob = factories.make_member(conn, project, "member", "bob")
+    agent = factories.make_agent(conn, project)
+    memberships.remove(conn, project.id, bob.id, acting_owner_id=bob.id, actor="bob")
+    with assert_refused(conn, "conflict"):
+        participations.join(conn, project.id, "bob", actor="ada")
+    with assert_refused(conn, "conflict"):
+        participants.rename(conn, project.owner_id, agent.ctx.participant_id, "bob", actor="ada")
+    with assert_refused(conn, "conflict"):
+        invites.create_for_owner(conn, project.id, participant_name="bob", actor="ada")
+    # In a project in which bob never was, the name is free.
+    elsewhere = factories.make_project(conn, "gemini", owners.get(conn, "ada"))
+    assert participations.join(conn, elsewhere.id, "bob", actor="ada").actor == "ada/bob"
+
+
 # Names that look alike.
 
 

@@ -223,7 +223,7 @@ class Project:
         secret: in every text that is written in the project.
         person_invites: invites for people, by id.
         roles: of the other owners in it.
-        former_people: other owners that had a role in it.
+        former_people: other owners that have or had a role in it.
     """
 
     id: int

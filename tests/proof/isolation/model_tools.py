@@ -244,8 +244,8 @@ def get_token_holder(project: Project, name: str) -> Participation:
 
 
 def is_handle_of_person(project: Project, label: str) -> bool:
-    """Whether a label is the handle of an owner with a role in the project."""
-    return label in (project.tenant.handle, *(tenant.handle for tenant in project.roles))
+    """Whether a label is the handle of an owner that has or had a role in the project."""
+    return label in (project.tenant.handle, *(tenant.handle for tenant in project.former_people))
 
 
 def join(
