@@ -123,7 +123,6 @@ LEAKS: dict[str, SqlLeak | PythonLeak] = {
     "a list of the participants of all projects": PythonLeak(
         participant_queries, "list_participants", "p.project_id = %(project)s AND p.removed_at", "p.removed_at"
     ),
-    "a role of any other owner": SqlLeak("bus_project_role", "AND m.owner_id = p_owner", "AND m.owner_id > 0"),
     "a write of a viewer": SqlLeak("bus_authenticate", "p_write AND v_role = 'viewer'", "false"),
     "an admin who was lead": PythonLeak(
         memberships, "set_role", 'is_admin=role == "lead"', 'is_admin=present == "lead" or role == "lead"'

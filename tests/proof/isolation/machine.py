@@ -233,12 +233,15 @@ class Machine(RuleBasedStateMachine):
         self, tenant: Tenant, token: Token, name: str, sent: dict[str, Any], answer: Answer
     ) -> None:
         """What exists only at the other tenant is answered like what exists nowhere."""
-        handle = self.other(tenant).handle
+        handle, project = self.other(tenant).handle, token.participation.project
+        # Unless the handle is known in the project, or the label of a participant there.
+        is_named = any(handle in each.participant.names for each in project.participations)
+        is_unknown = not is_named and not project.knows(self.other(tenant))
         twin = {
             argument: value + UNKNOWN_ID
             if argument in _ID_ARGUMENTS and self._is_foreign(token, argument, value)
             else value.replace(handle, "none")
-            if isinstance(value, str) and not token.participation.project.knows(self.other(tenant))
+            if isinstance(value, str) and is_unknown
             else value
             for argument, value in sent.items()
         }

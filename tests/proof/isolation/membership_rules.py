@@ -8,15 +8,17 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
+from bus.coordination import posts
 from bus.notifications import invite_mails
 from bus.tenancy import invite_redemption, invites, memberships, owner_participation, participations, tokens
 from bus.tenancy.invite_redemption import Acceptor
-from tests.proof.isolation import model_acts, model_memberships, model_tools
+from tests.proof.isolation import model_acts, model_memberships, model_posts, model_tools
 from tests.proof.isolation.account_rules import AccountRules
-from tests.proof.isolation.model import Participation, PersonInvite, Project, Refused, Tenant
+from tests.proof.isolation.model import Caller, Participation, PersonInvite, Project, Refused, Tenant
 from tests.proof.isolation.tool_rules import LABELS, LANES, NUMBERS, TENANTS
 
-_ROLES = st.sampled_from(("viewer", "member", "lead"))
+_ROLE_NAMES = ("viewer", "member", "lead")
+_ROLES = st.sampled_from(_ROLE_NAMES)
 _READS = (
     "list_participants",
     "list_sequences",
@@ -42,9 +44,9 @@ class MembershipRules(AccountRules):
     def _acting(self, tenant: Tenant, is_other: bool) -> Tenant:
         return self.other(tenant) if is_other else tenant
 
-    @initialize(t=TENANTS, role=st.one_of(st.none(), _ROLES), label=st.sampled_from(LABELS))
+    @initialize(t=TENANTS, role=st.sampled_from((None, *_ROLE_NAMES)), label=st.sampled_from(LABELS))
     def begin_with_member(self, t: int, role: str | None, label: str) -> None:
-        """Half of the examples begin with a member, who may have an agent with the same name as one of the owner."""
+        """Most examples begin with a member, who may have an agent with the same name as one of the owner."""
         if role is not None:
             self.invite_person(t, 0, role, False)
             self.accept_invite(t, 0, 0, True, False)
@@ -312,3 +314,20 @@ class MembershipRules(AccountRules):
         project = self._project(self.tenants[t], p)
         if project is not None:
             self.read_in_web(self._acting(self.tenants[t], is_other), project, name)
+
+    @rule(t=TENANTS, p=NUMBERS)
+    def write_as_person(self, t: int, p: int) -> None:
+        """A member posts in the web, and a viewer may not: often, as the rules of accounts have many acts."""
+        project, acting = self._project(self.tenants[t], p), self.other(self.tenants[t])
+        if project is None or project.role(acting) is None:
+            return
+        own, body = project.own_participation(acting), f"{project.secret} of a person"
+        ctx = owner_participation.find_owner_context(self.conn, acting.owner_id, project.id)
+        assert ctx is not None
+
+        def expect() -> None:
+            model_posts.post(project, Caller(own, None), body, to_lane="core")
+
+        self.act(
+            acting, "posts.create", expect, lambda conn: posts.create(conn, ctx, body, to_lane="core"), project=project
+        )
