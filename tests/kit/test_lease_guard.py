@@ -43,6 +43,8 @@ def test_strict_files_block_until_they_are_released(connected: GitRepo, bob: Mcp
     assert blocked.returncode == 1
     assert "src/api/a.py is leased by" in blocked.stderr
     assert "quiet" not in blocked.stderr
+    # Only the value that the message names overrides.
+    assert connected.commit(LLM_BUS_OVERRIDE="0").returncode == 1
     assert connected.commit(LLM_BUS_OVERRIDE="1").returncode == 0
     bob.call("release", surface="*")
     alice.call("lease", surface="src")
