@@ -242,8 +242,11 @@ def test_an_invite_for_an_address_is_accepted_only_with_that_address(conn: Conne
 
 def test_an_acceptor_never_takes_over_an_existing_participant(conn: Connection, project: Project, ada: Agent) -> None:
     code = invites.create_for_owner(conn, project.id, actor="cli").code
-    with assert_refused(conn, "conflict"):
-        invite_redemption.redeem(conn, code, name="ada", acceptor=Acceptor("ada", frozenset()))
+    # Of the owner, but not in this project: adding it would give its name to the acceptor.
+    participants.create(conn, project.owner_id, "elsewhere", actor="cli")
+    for name in ("ada", "elsewhere"):
+        with assert_refused(conn, "conflict"):
+            invite_redemption.redeem(conn, code, name=name, acceptor=Acceptor(name, frozenset()))
 
 
 def test_a_purge_deletes_the_invites_of_the_project(conn: Connection, project: Project, ada: Agent) -> None:
