@@ -131,6 +131,7 @@ docs: $(STAMP) ## Regenerate the reference pages from the code
 	$(BIN)/python -m cli.reference docs/reference
 	$(BIN)/python -m cli.kit_files
 	$(BIN)/python -m scripts.badges
+	$(BIN)/python -m scripts.readme_tools
 
 .PHONY: docs-site
 docs-site: $(STAMP) ## Build the documentation as a static site, into dist/site; a broken link ends it

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mcp_gateway.tools import all_tools
-from scripts import badges
+from scripts import badges, readme_tools
 
 _ROOT = Path(__file__).resolve().parents[1]
 _TEXT = (_ROOT / "README.md").read_text(encoding="utf-8")
@@ -16,10 +16,9 @@ def test_it_has_at_most_200_lines() -> None:
     assert len(_TEXT.splitlines()) <= 200
 
 
-def test_it_lists_each_tool_once() -> None:
-    table = _TEXT.partition("## What agents can do")[2].partition("\n\nAgents and hooks")[0]
-    listed = re.findall(r"`([a-z_]+)`", table)
-    assert sorted(listed) == sorted(all_tools())
+def test_its_table_of_tools_is_that_of_the_tools() -> None:
+    assert readme_tools.insert_table(_TEXT) == _TEXT, "run `make docs`"
+    assert all(f"[`{name}`]" in readme_tools.render_table() for name in all_tools())
 
 
 @pytest.mark.parametrize("name", sorted(badges.read_facts()))
