@@ -10,7 +10,7 @@ from hypercorn.config import Config
 
 from bus.config.listening import bind_errors_end_the_start
 from bus.config.settings import Settings
-from bus.config.shutdown import wait_for_shutdown_signal
+from bus.config.shutdown import drain_at_signal
 from bus.config.variables import reading
 from bus.operations import telemetry
 from bus.operations.metrics import MetricsEndpoint
@@ -62,8 +62,12 @@ def run() -> None:
 
 
 async def _serve(gateway: Gateway, web: WebApplication, settings: Settings) -> None:
-    async def drain_at_signal() -> None:
-        await wait_for_shutdown_signal()
+    def begin_drain() -> None:
+        gateway.begin_drain()
+        web.begin_drain()
+
+    async def drain() -> None:
+        await drain_at_signal(begin_drain, settings.drain_seconds)
         gateway.service.drain()
         web.drain()
 
@@ -71,7 +75,7 @@ async def _serve(gateway: Gateway, web: WebApplication, settings: Settings) -> N
         CombinedApp(gateway, web),  # type: ignore[arg-type]
         _build_hypercorn_config(settings),
         mode="asgi",
-        shutdown_trigger=drain_at_signal,
+        shutdown_trigger=drain,
     )
 
 

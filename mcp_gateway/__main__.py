@@ -24,7 +24,9 @@ def main() -> None:
         sys.exit(f"llm-bus gateway: {error}")
     listener = process_group.take_listener(os.environ)
     if listener is None and settings.process_count > 1:
-        group = process_group.ProcessGroup(settings.process_count, settings.host, settings.port, os.environ)
+        group = process_group.ProcessGroup(
+            settings.process_count, settings.host, settings.port, settings.drain_seconds, os.environ
+        )
         sys.exit(group.run())
     # Imported here, so that the parent of several processes stays small.
     from mcp_gateway.app import Gateway
@@ -36,7 +38,9 @@ def main() -> None:
         gateway.configure_group(metrics_socket)
     parent = process_group.ParentConnection(os.environ)
     listener = listener or process_group.open_listener(settings.host, settings.port)
-    run_in_event_loop(http_server.serve(gateway, settings, gateway.service.drain, listener, parent))
+    run_in_event_loop(
+        http_server.serve(gateway, settings, gateway.begin_drain, gateway.service.drain, listener, parent)
+    )
 
 
 def configure_logging() -> None:

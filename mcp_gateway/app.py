@@ -38,7 +38,7 @@ from mcp_gateway.session_endpoint import SessionEndpoint
 _log = logging.getLogger("mcp_gateway.request")
 # By path: the methods and what they do, for the reference page; `Gateway` routes them.
 ROUTES = {
-    "/healthz": ("GET", "*API.* The process answers; its dependencies are not checked."),
+    "/healthz": ("GET", "*API.* The process answers and does not drain; its dependencies are not checked."),
     "/mcp": ("POST", "*API.* The MCP endpoint, for both eras of the protocol; also `/mcp/`. GET and DELETE get 405."),
     "/mcp/session": ("POST", "*API.* Reports of hooks about a session: its beginning and its end, and new mail."),
     "/metrics": ("GET", "*API.* Metrics of this process, or of its group, with `METRICS_TOKEN`."),
@@ -70,6 +70,11 @@ class Gateway:
         self._metrics.add_source(build_collector(self.service, self.request_counts))
         self._group_metrics: GroupMetrics | None = None
         self._heartbeat: HeartbeatReporter | None = None
+        self._is_draining = False
+
+    def begin_drain(self) -> None:
+        """Fail the health checks, and close each connection with its next answer; calls are still answered."""
+        self._is_draining = True
 
     def configure_group(self, metrics_socket: str) -> None:
         """Answer scrapes with the metrics of all processes of a group.
@@ -148,6 +153,8 @@ class Gateway:
         log_context.set((REQUEST_ID, request_id))
         metadata = self._resource_metadata
         response = ResponseSender(send, request_id, None if metadata is None else metadata.url)
+        if self._is_draining:
+            response.add_headers([(b"connection", b"close")])
         try:
             await self._route(scope, receive, response)
         finally:
@@ -156,7 +163,9 @@ class Gateway:
 
     async def _route(self, scope: Scope, receive: Receive, response: ResponseSender) -> None:
         path = scope["path"]
-        if path == "/healthz":
+        if self._is_draining and path in ("/healthz", "/readyz"):
+            await response.send_response(json_response(503, {"ok": False, "draining": True}))
+        elif path == "/healthz":
             await response.send_response(json_response(200, {"ok": True, "service": "llm-bus", "version": __version__}))
         elif path == "/readyz":
             is_ready, report = await check_readiness(self.service.engine)

@@ -13,7 +13,7 @@ from typing import Any
 import uvicorn
 
 from bus.config.settings import Settings
-from bus.config.shutdown import wait_for_shutdown_signal
+from bus.config.shutdown import drain_at_signal
 from mcp_gateway.http_protocol import BoundedHttpProtocol
 from mcp_gateway.process_group import ParentConnection
 
@@ -41,6 +41,7 @@ class _Server(uvicorn.Server):
 async def serve(
     app: Any,
     settings: Settings,
+    begin_drain: Callable[[], None],
     on_shutdown: Callable[[], None],
     listener: socket.socket | None = None,
     parent: ParentConnection | None = None,
@@ -50,9 +51,10 @@ async def serve(
     Args:
         app: the ASGI application.
         settings: where to listen.
-        on_shutdown: called at the signal, to end long polls and streams.
+        begin_drain: called at the signal, if `DRAIN_SECONDS` is set.
+        on_shutdown: called at the signal, or after the drain, to end long polls and streams.
         listener: a listening socket to accept from, in place of the one that the settings name.
-        parent: the parent of a group of processes; its end is a shutdown signal.
+        parent: the parent of a group of processes; its end stops the process without a drain.
     Raises:
         SystemExit: the application did not start, with status 3 as uvicorn has it.
     """
@@ -76,7 +78,7 @@ async def serve(
         server.on_start = parent.report_ready
 
     async def stop_at_signal() -> None:
-        waits = {asyncio.ensure_future(wait_for_shutdown_signal())}
+        waits = {asyncio.ensure_future(drain_at_signal(begin_drain, settings.drain_seconds))}
         if parent is not None:
             waits.add(asyncio.ensure_future(parent.wait_until_closed()))
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

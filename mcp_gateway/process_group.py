@@ -57,12 +57,14 @@ class ProcessGroup:
     Args:
         count: how many children serve.
         host, port: where they listen.
+        drain_seconds: how long a child still serves after SIGTERM.
         env: the environment of the children.
     """
 
-    def __init__(self, count: int, host: str, port: int, env: Mapping[str, str]) -> None:
+    def __init__(self, count: int, host: str, port: int, drain_seconds: int, env: Mapping[str, str]) -> None:
         self._count = count
         self._env = env
+        self._stop_seconds = drain_seconds + _STOP_SECONDS
         self._listener = open_listener(host, port)
         self._sockets_dir: str | None = None
         self._children: list[_Child] = []
@@ -129,7 +131,10 @@ class ProcessGroup:
                     self._forget(new)
                     return
                 time.sleep(0.05)
-            self._stop_children([old])
+            # Its siblings go on, so this child stops without a drain, in which health checks of the group could fail.
+            old.connection.close()
+            old.popen.terminate()
+            self._wait_until_ended([old], _STOP_SECONDS)
 
     def _start_child(self, place: int) -> _Child:
         parent_end, child_end = socket.socketpair()
@@ -151,7 +156,10 @@ class ProcessGroup:
     def _stop_children(self, children: list[_Child]) -> None:
         for child in children:
             child.popen.terminate()
-        deadline = time.monotonic() + _STOP_SECONDS
+        self._wait_until_ended(children, self._stop_seconds)
+
+    def _wait_until_ended(self, children: list[_Child], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
         for child in list(children):
             try:
                 child.popen.wait(max(0.0, deadline - time.monotonic()))

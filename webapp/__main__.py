@@ -10,7 +10,7 @@ from hypercorn.config import Config
 
 from bus.config.listening import bind_errors_end_the_start
 from bus.config.settings import SettingError, Settings
-from bus.config.shutdown import wait_for_shutdown_signal
+from bus.config.shutdown import drain_at_signal
 from bus.config.variables import reading
 from bus.operations import logs, telemetry
 from bus.operations.heartbeat import HeartbeatReporter, request_counts
@@ -42,14 +42,14 @@ def main() -> None:
     reporter.start()
     try:
         with bind_errors_end_the_start("web", settings.host, settings.port):
-            asyncio.run(_serve(WebApplication(app, settings), config))
+            asyncio.run(_serve(WebApplication(app, settings), config, settings.drain_seconds))
     finally:
         reporter.stop()
 
 
-async def _serve(web: WebApplication, config: Config) -> None:
+async def _serve(web: WebApplication, config: Config, drain_seconds: int) -> None:
     async def drain_on_shutdown() -> None:
-        await wait_for_shutdown_signal()
+        await drain_at_signal(web.begin_drain, drain_seconds)
         web.drain()
 
     await serve(web, config, mode="asgi", shutdown_trigger=drain_on_shutdown)  # type: ignore[arg-type]

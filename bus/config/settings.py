@@ -118,6 +118,17 @@ class Settings(EnvironmentSettings):
             json_schema_extra=_GATEWAY,
         ),
     ] = 1
+    drain_seconds: Annotated[
+        int,
+        Field(
+            validation_alias="DRAIN_SECONDS",
+            ge=0,
+            le=300,
+            description="seconds for which the process still serves after SIGTERM, while `/healthz` and `/readyz`"
+            " answer 503 and a balancer that asks sends the next calls elsewhere",
+            json_schema_extra=_HTTP,
+        ),
+    ] = 0
     max_body_bytes: Annotated[
         int,
         Field(

@@ -1,7 +1,23 @@
-"""Shutdown signal of a serving process."""
+"""Shutdown signal of a serving process, and the time between it and the stop."""
 
 import asyncio
+import contextlib
 import signal
+from collections.abc import Callable
+
+
+async def drain_at_signal(begin_drain: Callable[[], None], seconds: int) -> None:
+    """Return when the process is to stop: so many seconds after the shutdown signal, or at another one.
+
+    Args:
+        begin_drain: called at the signal, unless `seconds` is 0. From then on the health checks fail while calls are
+            still answered, so that a balancer sends the next ones to other processes.
+    """
+    await wait_for_shutdown_signal()
+    if seconds:
+        begin_drain()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(wait_for_shutdown_signal(), seconds)
 
 
 async def wait_for_shutdown_signal() -> None:

@@ -24,25 +24,37 @@ from tests.concurrency import wait_until
 from tests.factories import Agent
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.processes import GatewayProcess, running_gateways
+from tests.metrics_scrape import METRICS_TOKEN, scrape
 
 _DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 _NAME = "bus.example.org"
 _CLIENTS = 3
+# More than an interval of Caddy's checks, and than the time for which nginx leaves out a gateway that refused.
+_DRAIN_SECONDS = "3"
 
 
 @dataclass
 class _Web:
     """A web process that records what reaches it."""
 
-    port: int
+    server: http.server.ThreadingHTTPServer
     headers: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        return self.server.server_port
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
 
 
 @contextmanager
 def _running_web() -> Iterator[_Web]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            web.headers.append({name.lower(): value for name, value in self.headers.items()})
+            if self.path != "/healthz":
+                web.headers.append({name.lower(): value for name, value in self.headers.items()})
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -51,15 +63,14 @@ def _running_web() -> Iterator[_Web]:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    web = _Web(server.server_port)
+    web = _Web(server)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
         yield web
     finally:
-        server.shutdown()
+        web.stop()
         thread.join()
-        server.server_close()
 
 
 def _configure_nginx(folder: Path, port: int, web: int, gateways: list[int]) -> list[str]:
@@ -71,13 +82,15 @@ def _configure_nginx(folder: Path, port: int, web: int, gateways: list[int]) -> 
     text = (_DEPLOY / "nginx.conf").read_text()
     for old, new in {
         "server 127.0.0.1:8787;": f"server 127.0.0.1:{web};",
-        "server 127.0.0.1:8788;": "".join(f"server 127.0.0.1:{gateway};" for gateway in gateways),
+        "server 127.0.0.1:8788 fail_timeout=1s;": "".join(
+            f"server 127.0.0.1:{gateway} fail_timeout=1s;" for gateway in gateways
+        ),
         "listen 443 ssl http2;": f"listen 127.0.0.1:{port} ssl http2;",
         "listen [::]:443 ssl http2;": "",
         "listen 80;": f"listen 127.0.0.1:{servers.free_port()};",
         "listen [::]:80;": "",
         f"/etc/ssl/{_NAME}": str(folder),
-        "/var/log/nginx/llm-bus.log": str(folder / "access.log"),
+        "/var/log/nginx/llm-bus": str(folder / "access"),
     }.items():
         assert old in text
         text = text.replace(old, new)
@@ -93,16 +106,20 @@ def _configure_nginx(folder: Path, port: int, web: int, gateways: list[int]) -> 
 
 def _configure_caddy(folder: Path, port: int, web: int, gateways: list[int]) -> list[str]:
     text = (_DEPLOY / "Caddyfile").read_text()
+    options = (
+        f"admin off\nlocal_certs\ndefault_sni {_NAME}\nskip_install_trust\nauto_https disable_redirects\n"
+        f"storage file_system {folder}/storage"
+    )
     for old, new in {
         f"{_NAME} {{": f"{_NAME}:{port} {{",
+        "{\n\t#": f"{{\n{options}\n\t#",
         "log {": f"log {{\noutput file {folder}/access.log",
         "reverse_proxy 127.0.0.1:8787": f"reverse_proxy 127.0.0.1:{web}",
         "reverse_proxy 127.0.0.1:8788": "reverse_proxy " + " ".join(f"127.0.0.1:{gateway}" for gateway in gateways),
     }.items():
         assert old in text
         text = text.replace(old, new)
-    options = f"admin off\nlocal_certs\ndefault_sni {_NAME}\nskip_install_trust\nauto_https disable_redirects"
-    (folder / "Caddyfile").write_text(f"{{\n{options}\nstorage file_system {folder}/storage\n}}\n{text}")
+    (folder / "Caddyfile").write_text(text)
     return ["caddy", "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
 
 
@@ -112,7 +129,10 @@ _CONFIGURE = {"nginx": _configure_nginx, "caddy": _configure_caddy}
 @dataclass
 class _Proxy:
     port: int
-    log: Path
+    folder: Path
+
+    def read_logs(self) -> str:
+        return "".join(path.read_text() for path in self.folder.glob("*.log"))
 
     def client(self) -> httpx2.Client:
         # As a browser names a port that is not 443; Caddy chooses the log by it.
@@ -135,7 +155,7 @@ class _Proxy:
 @contextmanager
 def _running_proxy(name: str, folder: Path, web: int, gateways: list[int]) -> Iterator[_Proxy]:
     port = servers.free_port()
-    proxy = _Proxy(port, folder / "access.log")
+    proxy = _Proxy(port, folder)
     command = _CONFIGURE[name](folder, port, web, gateways)
     with (folder / "output.log").open("wb") as output:
         process = subprocess.Popen(
@@ -168,7 +188,13 @@ def test_a_proxy_with_several_gateways(name: str, database_url: str, tmp_path: P
     with closing(Database(database_url, pool_size=1)) as db:
         team = make_team(db)
     with (
-        running_gateways(database_url, 2, ALLOWED_HOSTS=f"{_NAME},{_NAME}:*") as gateways,
+        running_gateways(
+            database_url,
+            2,
+            ALLOWED_HOSTS=f"{_NAME},{_NAME}:*",
+            DRAIN_SECONDS=_DRAIN_SECONDS,
+            METRICS_TOKEN=METRICS_TOKEN,
+        ) as gateways,
         _running_web() as web,
         _running_proxy(
             name, tmp_path, web.port, [int(gateway.url.rpartition(":")[2].partition("/")[0]) for gateway in gateways]
@@ -177,26 +203,27 @@ def test_a_proxy_with_several_gateways(name: str, database_url: str, tmp_path: P
         _check_headers_and_log(proxy, web)
         _check_long_wait(proxy, team)
         asyncio.run(_check_stream(proxy, team))
-        # Caddy 2.6 cannot send the body of a call again after a refused connection; see the page on installing.
-        if name == "nginx":
-            _check_restart_in_turn(proxy, team, gateways)
+        _check_restart_in_turn(proxy, team, gateways)
+        _check_logs_of_failures(proxy, web)
 
 
 def _check_headers_and_log(proxy: _Proxy, web: _Web) -> None:
-    with proxy.client() as client:
-        answer = client.get(
-            "/join/inv_SECRETCODE",
-            headers={"X-LLM-Bus-Proxy-Secret": "forged", "X-Forwarded-For": "192.0.2.1"},
-            extensions={"sni_hostname": _NAME},
-        )
-        assert answer.status_code == 200
+    # A request that names no port reaches the site at any port.
+    for host in (f"{_NAME}:{proxy.port}", _NAME):
+        with proxy.client() as client:
+            answer = client.get(
+                "/join/inv_SECRETCODE",
+                headers={"Host": host, "X-LLM-Bus-Proxy-Secret": "forged", "X-Forwarded-For": "192.0.2.1"},
+                extensions={"sni_hostname": _NAME},
+            )
+            assert answer.status_code == 200
     headers = web.headers[-1]
     assert not headers.get("x-llm-bus-proxy-secret")
     assert headers["x-forwarded-for"].split(", ")[-1] == "127.0.0.1"
     assert headers["x-forwarded-proto"] == "https"
     assert headers["host"].partition(":")[0] == _NAME
-    wait_until(lambda: proxy.log.exists() and "/join/" in proxy.log.read_text())
-    assert "SECRETCODE" not in proxy.log.read_text()
+    wait_until(lambda: proxy.read_logs().count("/join/") == 2)
+    assert "SECRETCODE" not in proxy.read_logs()
 
 
 def _check_long_wait(proxy: _Proxy, team: Team) -> None:
@@ -230,7 +257,7 @@ async def _check_stream(proxy: _Proxy, team: Team) -> None:
 
 
 def _check_restart_in_turn(proxy: _Proxy, team: Team, gateways: list[GatewayProcess]) -> None:
-    """One gateway stops while agents claim; the proxy uses the other, and no call fails."""
+    """Each gateway is replaced while agents claim; the proxy uses the other, and no call fails."""
     numbers: list[int] = []
     has_ended = threading.Event()
 
@@ -244,16 +271,33 @@ def _check_restart_in_turn(proxy: _Proxy, team: Team, gateways: list[GatewayProc
     with ThreadPoolExecutor(_CLIENTS) as pool:
         clients = [pool.submit(claim) for _ in range(_CLIENTS)]
 
-        def have_claimed(count: int) -> bool:
-            return len(numbers) >= count or any(client.done() for client in clients)
+        def has_failed() -> bool:
+            return any(client.done() for client in clients)
+
+        def have_all_answered() -> bool:
+            return has_failed() or all(map(_count_calls, gateways))
 
         try:
-            wait_until(lambda: have_claimed(30))
-            gateways[0].stop()
-            count = len(numbers) + 60
-            wait_until(lambda: have_claimed(count))
+            wait_until(have_all_answered)
+            for gateway in gateways:
+                gateway.restart()
+            wait_until(have_all_answered)
         finally:
             has_ended.set()
         for client in clients:
             client.result()
     assert sorted(numbers) == list(range(1, len(numbers) + 1))
+
+
+def _count_calls(gateway: GatewayProcess) -> float:
+    calls = scrape(gateway.url.removesuffix("/mcp")).group_by("llm_bus_tool_calls_total", "tool")
+    return calls.get(("claim",), 0)
+
+
+def _check_logs_of_failures(proxy: _Proxy, web: _Web) -> None:
+    web.stop()
+    with proxy.client() as client:
+        answer = client.get("/join/inv_SECRETCODE", extensions={"sni_hostname": _NAME})
+    assert answer.status_code in (502, 503)
+    wait_until(lambda: proxy.read_logs().count("/join/") >= 3)
+    assert "SECRETCODE" not in proxy.read_logs()

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx2
 import pytest
@@ -36,6 +37,11 @@ def db(database_url: str) -> Iterator[Database]:
         yield database
 
 
+class _Process(NamedTuple):
+    url: str
+    popen: "subprocess.Popen[bytes]"
+
+
 def _responds(url: str) -> bool:
     try:
         return httpx2.get(f"{url}/healthz", timeout=2).status_code == 200
@@ -43,26 +49,29 @@ def _responds(url: str) -> bool:
         return False
 
 
-@pytest.fixture
-def base(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[str]:
+@contextmanager
+def _running(module: str, database_url: str, redis_url: str, log: Path, **more: str) -> Iterator[_Process]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     clean_env = {name: value for name, value in os.environ.items() if name not in ("MCP_URL", "HOST")}
     database = application_url(database_url)
-    env = {**clean_env, "DATABASE_URL": database, "REDIS_URL": redis_url, "PORT": str(port), "PUBLIC_URL": url}
+    env = {**clean_env, "DATABASE_URL": database, "REDIS_URL": redis_url, "PORT": str(port), "PUBLIC_URL": url, **more}
     env["METRICS_TOKEN"] = METRICS_TOKEN
-    log = tmp_path / "log"
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(Path(sys.executable).with_name("llm-bus")), "serve"], env=env, stdout=output, stderr=output
-        )
+        process = subprocess.Popen([sys.executable, "-m", *module.split()], env=env, stdout=output, stderr=output)
     try:
         wait_until(lambda: process.poll() is not None or _responds(url), _START_SECONDS, describe=log.read_text)
         assert process.poll() is None, log.read_text()
-        yield url
+        yield _Process(url, process)
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0, log.read_text()
+
+
+@pytest.fixture
+def base(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[str]:
+    with _running("cli serve", database_url, redis_url, tmp_path / "log") as process:
+        yield process.url
 
 
 def _call(client: httpx2.Client, base: str, token: str, tool: str, arguments: dict[str, object]) -> httpx2.Response:
@@ -219,3 +228,26 @@ def test_a_start_names_every_wrong_setting_and_no_secret(
     assert first == f"{prefix} {len(names)} settings are wrong:"
     assert {problem.removeprefix("- ").partition(" ")[0] for problem in problems} == names
     assert "hunter2" not in text
+
+
+@pytest.mark.parametrize("module", ["cli serve", pytest.param("webapp", marks=pytest.mark.exhaustive)])
+def test_a_draining_process_answers_while_its_health_checks_fail(
+    module: str, db: Database, database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    with db.transaction() as conn:
+        agent = make_agent(conn, make_project(conn))
+    with (
+        # Ended by the second signal.
+        _running(module, database_url, redis_url, tmp_path / "log", DRAIN_SECONDS="300") as process,
+        httpx2.Client(base_url=process.url, timeout=60) as client,
+    ):
+        assert "connection" not in client.get("/").headers
+        process.popen.send_signal(signal.SIGTERM)
+        wait_until(lambda: client.get("/healthz").status_code == 503)
+        assert client.get("/readyz").status_code == 503
+        page = client.get("/")
+        assert (page.status_code, page.headers["connection"]) == (200, "close")
+        if module == "cli serve":
+            answer = _call(client, process.url, agent.token, "whoami", {})
+            assert answer.status_code == 200
+            assert "close" in answer.headers["connection"]

@@ -81,7 +81,7 @@ esac
     "editor": """#!/bin/sh
 case $1 in
 /etc/caddy/Caddyfile)
-    { printf '{\\nlocal_certs\\nskip_install_trust\\n}\\n'; cat "$1"; } > "$1.new" && mv "$1.new" "$1" ;;
+    sed -i '1a local_certs\\nskip_install_trust' "$1" ;;
 /etc/llm-bus.env)
     sed -i "s#^REDIS_URL=.*#REDIS_URL='$(cat "$SERVERS/redis-url")'#" "$1" ;;
 esac

@@ -87,7 +87,7 @@ async def _run_suite(command: list[str], path: str, database_url: str) -> int:
             scope = {**scope, "headers": [*scope["headers"], authorization]}
         await gateway(scope, receive, send)
 
-    serving = asyncio.create_task(http_server.serve(app, settings, gateway.service.drain))
+    serving = asyncio.create_task(http_server.serve(app, settings, gateway.begin_drain, gateway.service.drain))
     try:
         await _wait_for_port(settings.port, serving)
         url = f"http://localhost:{settings.port}/mcp"

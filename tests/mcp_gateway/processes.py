@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +26,12 @@ class GatewayProcess:
     """A running gateway; `log` is the file with its output."""
 
     url: str
-    popen: "subprocess.Popen[bytes] | ForkedProcess"
     log: Path
+    start: "Callable[[], subprocess.Popen[bytes] | ForkedProcess]"
+
+    def __post_init__(self) -> None:
+        """Start it."""
+        self.popen = self.start()
 
     def wait_for_waiting_calls(self, count: int) -> None:
         """Wait until so many `wait_for` calls are open in this process, which needs METRICS_TOKEN."""
@@ -37,6 +41,12 @@ class GatewayProcess:
         """Stop it with SIGTERM, as a deploy does."""
         self.popen.send_signal(signal.SIGTERM)
         assert self.popen.wait(20) == 0, self.log.read_text()
+
+    def restart(self) -> None:
+        """Stop it, and start another one at the same port."""
+        self.stop()
+        self.popen = self.start()
+        _wait_until_healthy(self)
 
 
 @contextmanager
@@ -70,21 +80,34 @@ def running_gateways(
 def _start_gateway(database_url: str, env: dict[str, str], constants: Mapping[str, float] | None) -> GatewayProcess:
     port = int(env.get("PORT") or servers.free_port())
     handle, name = tempfile.mkstemp(prefix="gateway-", suffix=".log")
+    os.close(handle)
     log = Path(name)
-    with os.fdopen(handle, "wb") as output:
-        environ = {
-            **_clean_environ(os.environ),
-            "DATABASE_URL": servers.application_url(database_url),
-            "PORT": str(port),
-            **env,
-        }
-        popen = process_pool.start_module("mcp_gateway", env=environ, output=output, constants=constants)
-    return GatewayProcess(f"http://127.0.0.1:{port}/mcp", popen, log)
+    environ = {
+        **_clean_environ(os.environ),
+        "DATABASE_URL": servers.application_url(database_url),
+        "PORT": str(port),
+        **env,
+    }
+
+    def start() -> "subprocess.Popen[bytes] | ForkedProcess":
+        with log.open("ab") as output:
+            return process_pool.start_module("mcp_gateway", env=environ, output=output, constants=constants)
+
+    return GatewayProcess(f"http://127.0.0.1:{port}/mcp", log, start)
 
 
 def _clean_environ(env: "os._Environ[str]") -> dict[str, str]:
     """The environment without variables that configure the gateway."""
-    gateway_variables = {"PUBLIC_URL", "MCP_URL", "ALLOWED_HOSTS", "ALLOWED_ORIGINS", "REDIS_URL", "HOST", "PORT"}
+    gateway_variables = {
+        "PUBLIC_URL",
+        "MCP_URL",
+        "ALLOWED_HOSTS",
+        "ALLOWED_ORIGINS",
+        "REDIS_URL",
+        "HOST",
+        "PORT",
+        "DRAIN_SECONDS",
+    }
     return {name: value for name, value in env.items() if name not in gateway_variables}
 
 

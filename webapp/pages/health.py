@@ -11,7 +11,7 @@ blueprint = Blueprint("health", __name__)
 
 @blueprint.get("/healthz")
 def healthz() -> Response:
-    """The process answers; its dependencies are not checked."""
+    """The process answers and does not drain; its dependencies are not checked."""
     return jsonify(ok=True, service="llm-bus", version=__version__)
 
 
