@@ -154,6 +154,8 @@ _WRONG_REQUESTS: tuple[tuple[dict[str, str | None], str], ...] = (
     ({"response_type": "token"}, "unsupported_response_type"),
     ({"response_type": 'co"dé'}, "invalid_request"),
     ({"resource": "https://other.example/mcp"}, "invalid_target"),
+    ({"resource": f"{RESOURCE}/other"}, "invalid_target"),
+    ({"resource": RESOURCE.removesuffix("/mcp")}, "invalid_target"),
 )
 
 
