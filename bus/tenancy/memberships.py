@@ -164,7 +164,7 @@ def set_role(conn: Connection, project_id: int, owner_id: int, role: str, *, act
     )
     own, others = _list_participations(conn, project_id, owner_id)
     if role == "viewer":
-        _give_back(conn, project_id, [*own, *others])
+        participations.give_back_work(conn, project_id, own)
         for participation in others:
             participations.end_participation(conn, locked_project, participation, actor=actor)
     for participation in own:
@@ -192,7 +192,6 @@ def remove(conn: Connection, project_id: int, owner_id: int, *, acting_owner_id:
     """
     locked_project, present = _lock_managed(conn, project_id, owner_id, acting_owner_id)
     own, others = _list_participations(conn, project_id, owner_id)
-    _give_back(conn, project_id, [*own, *others])
     conn.execute(sa.delete(membership).where(membership.c.project_id == project_id, membership.c.owner_id == owner_id))
     for participation in (*others, *own):
         participations.end_participation(conn, locked_project, participation, actor=actor)
@@ -224,14 +223,6 @@ def _list_participations(
     """Return the own participation of an owner in a project, and those of its participants."""
     listed = participation_queries.list_of_owner(conn, project_id, owner_id)
     return [each for each in listed if each.is_owner], [each for each in listed if not each.is_owner]
-
-
-def _give_back(conn: Connection, project_id: int, given: list[Participation]) -> None:
-    (event_count,) = conn.fetch_one(
-        "SELECT bus_give_back_work(%s, %s)", (project_id, [participation.id for participation in given])
-    )
-    if event_count:
-        conn.notify_on_commit(project_id, "ledger", "leases", "tasks")
 
 
 def _refuse_handle_in_use(conn: Connection, project_id: int, owner_id: int, handle: str) -> None:

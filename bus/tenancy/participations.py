@@ -245,9 +245,10 @@ def insert_or_restore(conn: Connection, project_id: int, participant_id: int, la
 def remove(
     conn: Connection, project_id: int, reference: str | int, *, acting_owner_id: int | None = None, actor: str
 ) -> Participation:
-    """Remove a participant from a project: revoke its tokens and invites and leave its lane; its past events stay.
+    """Remove a participant from a project; its past events stay.
 
-    It leaves its lane, so that a participant that is added again is in the lane that is granted then.
+    Its tokens and invites are revoked, its live leases are released, and its unfinished tasks return to the queue. It
+    leaves its lane, so that a participant that is added again is in the lane that is granted then.
 
     Args:
         acting_owner_id: as for `require_authority`.
@@ -263,11 +264,21 @@ def remove(
 def end_participation(conn: Connection, locked_project: LockedProject, removed: Participation, *, actor: str) -> None:
     """As `remove`, in a project that is locked, also for a person's own participation."""
     project_id = locked_project.project_id
+    give_back_work(conn, project_id, [removed])
     token_store.revoke_all(conn, [removed.id])
     leave_current_lane(conn, project_id, removed.id)
     update(conn, removed.id, removed_at=sa.func.clock_timestamp())
     record_act(conn, locked_project, removed.owner_id, actor, "participation.remove", removed.actor)
     end_unauthorized_invites(conn, locked_project.owner_id, project_id, removed.id, actor=actor)
+
+
+def give_back_work(conn: Connection, project_id: int, given: list[Participation]) -> None:
+    """Release the live leases of participations and return their unfinished tasks, under the clock."""
+    (event_count,) = conn.fetch_one(
+        "SELECT bus_give_back_work(%s, %s)", (project_id, [participation.id for participation in given])
+    )
+    if event_count:
+        conn.notify_on_commit(project_id, "ledger", "leases", "tasks")
 
 
 def set_admin(

@@ -135,11 +135,12 @@ def reopen(conn: Connection, project_id: int, *, actor: str) -> bool:
     return reopened
 
 
-# Of those who left or became viewers while the project was archived, when its ledger was closed.
+# Of those who left, were removed or became viewers while the project was archived, when its ledger was closed.
 _GIVE_BACK_SQL = """
     SELECT bus_give_back_work(%(project)s, ARRAY(
         SELECT p.id FROM participation p JOIN participant pt ON pt.id = p.participant_id
-        WHERE p.project_id = %(project)s AND coalesce(bus_project_role(%(project)s, pt.owner_id), 'viewer') = 'viewer'
+        WHERE p.project_id = %(project)s AND (p.removed_at IS NOT NULL
+            OR coalesce(bus_project_role(%(project)s, pt.owner_id), 'viewer') = 'viewer')
     ))
 """
 

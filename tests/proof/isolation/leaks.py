@@ -22,6 +22,7 @@ from bus.tenancy import (
     participant_queries,
     participants,
     participation_queries,
+    participations,
     tokens,
 )
 
@@ -143,8 +144,8 @@ LEAKS: dict[str, SqlLeak | PythonLeak] = {
     "a label that means an agent of the project's owner": SqlLeak(
         "bus_find_participation", "WHEN p_caller IS NULL THEN", "WHEN true THEN"
     ),
-    "work that a member keeps who left": PythonLeak(
-        memberships, "remove", "_give_back(conn, project_id, [*own, *others])", "pass"
+    "work that a participant keeps who left": PythonLeak(
+        participations, "end_participation", "give_back_work(conn, project_id, [removed])", "pass"
     ),
     "suggested names of all projects": PythonLeak(
         participants, "unknown_recipient_error", "WHERE p.project_id = %s AND", "WHERE p.project_id > %s - 99 AND"

@@ -44,13 +44,17 @@ class MembershipRules(AccountRules):
     def _acting(self, tenant: Tenant, is_other: bool) -> Tenant:
         return self.other(tenant) if is_other else tenant
 
-    @initialize(t=TENANTS, role=st.sampled_from((None, *_ROLE_NAMES)), label=st.sampled_from(LABELS))
-    def begin_with_member(self, t: int, role: str | None, label: str) -> None:
-        """Most examples begin with a member, who may have an agent with the same name as one of the owner."""
-        if role is not None:
-            self.invite_person(t, 0, role, False)
-            self.accept_invite(t, 0, 0, True, False)
-            self.add_agent(t, 0, label, None, True)
+    @initialize(
+        roles=st.tuples(*[st.sampled_from((None, *_ROLE_NAMES))] * 2), labels=st.tuples(*[st.sampled_from(LABELS)] * 2)
+    )
+    def begin_with_members(self, roles: tuple[str | None, ...], labels: tuple[str, ...]) -> None:
+        """Most examples begin with members who post, and may have an agent with the same name as one of the owner."""
+        for t, (role, label) in enumerate(zip(roles, labels, strict=True)):
+            if role is not None:
+                self.invite_person(t, 0, role, False)
+                self.accept_invite(t, 0, 0, True, False)
+                self.add_agent(t, 0, label, None, True)
+                self.write_as_person(1 - t, 0)
 
     @rule(t=TENANTS, p=NUMBERS, role=_ROLES, is_other=st.booleans())
     def invite_person(self, t: int, p: int, role: str, is_other: bool) -> None:
@@ -315,12 +319,14 @@ class MembershipRules(AccountRules):
         if project is not None:
             self.read_in_web(self._acting(self.tenants[t], is_other), project, name)
 
-    @rule(t=TENANTS, p=NUMBERS)
-    def write_as_person(self, t: int, p: int) -> None:
-        """A member posts in the web, and a viewer may not: often, as the rules of accounts have many acts."""
-        project, acting = self._project(self.tenants[t], p), self.other(self.tenants[t])
-        if project is None or project.role(acting) is None:
+    @rule(t=TENANTS, which=NUMBERS)
+    def write_as_person(self, t: int, which: int) -> None:
+        """A member posts in the web, and a viewer may not."""
+        acting = self.tenants[t]
+        joined = [project for project in acting.joined_projects if project.role(acting) and not project.is_purged]
+        if not joined:
             return
+        project = joined[which % len(joined)]
         own, body = project.own_participation(acting), f"{project.secret} of a person"
         ctx = owner_participation.find_owner_context(self.conn, acting.owner_id, project.id)
         assert ctx is not None

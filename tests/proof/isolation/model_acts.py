@@ -51,7 +51,9 @@ def reopen(project: Project) -> bool:
     changed = project.is_archived
     project.is_archived = False
     if changed:
-        gone = [each for each in project.participations if project.role(each.owner) in (None, "viewer")]
+        gone = [
+            each for each in project.participations if each.is_removed or project.role(each.owner) in (None, "viewer")
+        ]
         give_back(project, gone)
     return changed
 
@@ -114,6 +116,7 @@ def remove_participation(project: Project, participation: Participation | None) 
 
 def end_participation(project: Project, removed: Participation) -> None:
     """Remove a participation, also the own one of a person."""
+    give_back(project, [removed])
     for token in removed.tokens:
         token.is_live = False
     project.leave_lane(removed, removed.lane)

@@ -85,7 +85,7 @@ def set_role(project: Project, of: Tenant, role: str, acting: Tenant) -> bool:
     project.roles[of] = role
     own, agents = _list_participations(project, of)
     if role == "viewer":
-        model_acts.give_back(project, [own, *agents])
+        model_acts.give_back(project, [own])
         for each in agents:
             model_acts.end_participation(project, each)
     own.is_admin = role == "lead"
@@ -96,7 +96,6 @@ def set_role(project: Project, of: Tenant, role: str, acting: Tenant) -> bool:
 def remove(project: Project, of: Tenant, acting: Tenant) -> None:
     _require_managed(project, of, acting)
     own, agents = _list_participations(project, of)
-    model_acts.give_back(project, [own, *agents])
     del project.roles[of]
     for each in (*agents, own):
         model_acts.end_participation(project, each)
