@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from tests.child_processes import find_processes
 from tests.servers import make_traversable_folder
 
 LLM_BUS_COMMAND = str(Path(sys.executable).parent / "llm-bus")
@@ -67,7 +68,7 @@ class BusProcess:
 
     def get_child(self, *words: str) -> psutil.Process:
         """Return the child whose command line contains all these words."""
-        return next(child for child in self.children if all(word in " ".join(child.cmdline()) for word in words))
+        return find_processes(self.children, lambda child: all(word in " ".join(child.cmdline()) for word in words))[0]
 
 
 def clean_environ(env: Mapping[str, str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from cli.embedded import child, postgres
 from cli.ports import PortAllocator
 from cli.procfile import ProcessType
 from cli.restart_schedule import RestartSchedule
+from tests.child_processes import is_running
 from tests.cli.bus_process import BusProcess, reserve_ports, run_command, running_bus
 from tests.concurrency import wait_until
 from tests.servers import free_port, make_traversable_folder
@@ -240,7 +241,7 @@ def test_the_bus_serves_again_after_a_full_disk_without_help(small_disk: Path) -
         _fill(small_disk)
         postmaster = bus.get_child("postgres", "-D")
         victims = [bus.get_child(*words) for words in (("workers",), ("valkey-server",), ("mcp_gateway",))]
-        while postmaster.is_running() and postmaster.status() != "zombie":
+        while is_running(postmaster):
             _use_up_wal(bus)
         # Processes end too, while nothing can be written.
         for victim in victims:

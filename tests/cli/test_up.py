@@ -22,6 +22,7 @@ from bus.config.redaction import MASK
 from bus.db import Database, application_role
 from bus.operations import process_registry
 from cli.embedded import postgres
+from tests.child_processes import find_children, find_processes
 from tests.cli.bus_process import (
     LLM_BUS_COMMAND,
     BusProcess,
@@ -184,7 +185,7 @@ def test_configured_servers_are_used_and_none_is_started(data: Path, empty_datab
         assert started.startup_info["database_url"] == empty_database_url
         assert started.startup_info["redis_url"] == redis_url
         assert [agent["name"] for agent in started.startup_info["agents"]] == ["alice", "bob"]
-        assert not [child for child in started.children if child.name() in ("postgres", "valkey-server")]
+        assert not find_processes(started.children, lambda child: child.name() in ("postgres", "valkey-server"))
     assert list((data / "postgres").iterdir()) == []
     assert list((data / "redis").iterdir()) == []
 
@@ -253,9 +254,9 @@ def test_the_banner_of_a_first_start_signs_the_owner_in(empty_database_url: str)
                 token = page.text.partition('name="csrf_token" value="')[2].partition('"')[0]
                 assert client.post(link, data={"csrf_token": token}).headers["Location"] == "/admin/"
                 assert "demo" in client.get(urljoin(link, "/admin/")).text
-            names = [child.name() for child in psutil.Process(process.pid).children(recursive=True)]
-            assert "valkey-server" in names
-            assert "postgres" not in names
+            bus = psutil.Process(process.pid)
+            assert find_children(bus, lambda child: child.name() == "valkey-server", recursive=True)
+            assert not find_children(bus, lambda child: child.name() == "postgres", recursive=True)
         finally:
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=150)

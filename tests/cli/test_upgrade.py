@@ -18,6 +18,7 @@ import pytest
 
 from bus.db import schema_version
 from tests import servers
+from tests.child_processes import find_serving_children
 from tests.cli.console_blocks import ROOT
 from tests.concurrency import wait_until
 
@@ -80,8 +81,7 @@ class _Installation:
 
     def serving(self) -> set[int]:
         assert self.gateway is not None
-        children = psutil.Process(self.gateway.pid).children()
-        return {child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE}
+        return {child.pid for child in find_serving_children(self.gateway.pid)}
 
     def reload_gateway(self) -> None:
         """Replace the processes in turn, and wait until none of before is left."""

@@ -15,6 +15,7 @@ import h11
 import psutil
 import pytest
 
+from tests.child_processes import find_serving_children, is_running
 from tests.concurrency import wait_until
 from tests.factories import Agent
 from tests.mcp_gateway.conftest import Team
@@ -41,7 +42,7 @@ def _running_group(database_url: str) -> Iterator[GatewayProcess]:
 
 
 def _serving(process: GatewayProcess) -> list[psutil.Process]:
-    return [child for child in psutil.Process(process.popen.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
+    return find_serving_children(process.popen.pid)
 
 
 @contextmanager
@@ -102,14 +103,14 @@ def test_the_processes_end_when_their_parent_is_killed(shared_database_url: str)
     with _running_group(shared_database_url) as group:
         children = _serving(group)
         group.popen.kill()
-        wait_until(lambda: not any(_is_running(child) for child in children))
+        wait_until(lambda: not any(is_running(child) for child in children))
 
 
 def test_a_stop_ends_all_processes(shared_database_url: str) -> None:
     with _running_group(shared_database_url) as group:
         children = _serving(group)
         group.stop()
-        assert not any(_is_running(child) for child in children)
+        assert not any(is_running(child) for child in children)
 
 
 def test_a_scrape_answers_for_all_processes(group: GatewayProcess, team: Team) -> None:
@@ -131,10 +132,6 @@ def test_a_scrape_answers_for_all_processes(group: GatewayProcess, team: Team) -
     # The new process takes the place, and begins to count again.
     wait_until(lambda: len(scrape(base_url).group_by("llm_bus_build_info", "process")) == 2)
     assert len(scrape(base_url).group_by("process_cpu_seconds_total", "process")) == 2
-
-
-def _is_running(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from typing import LiteralString
 import psutil
 import psycopg
 
+from tests.child_processes import find_children, find_processes
+
 _HOLD_SQL = "SELECT pg_sleep(3)"
 _EXHAUSTION_SECONDS = 3.0
 _GATEWAYS = 2
@@ -66,21 +68,18 @@ class FaultInjector:
 
     def _find(self, *words: str) -> list[psutil.Process]:
         """The processes of the bus whose command line has all these words."""
-        matching = []
-        for process in self._supervisor.children(recursive=True):
-            with suppress(psutil.Error):
-                if all(word in process.cmdline() for word in words):
-                    matching.append(process)
-        return matching
+        return find_children(
+            self._supervisor, lambda process: all(word in process.cmdline() for word in words), recursive=True
+        )
 
     def _find_servers(self, name: str) -> list[psutil.Process]:
-        return [process for process in self._supervisor.children() if name in process.name()]
+        return find_children(self._supervisor, lambda process: name in process.name())
 
     def _find_gateways(self) -> tuple[list[psutil.Process], list[psutil.Process]]:
         """The parents of the gateway processes, and the processes themselves."""
         gateways = self._find("mcp_gateway")
         pids = {process.pid for process in gateways}
-        children = [process for process in gateways if process.ppid() in pids]
+        children = find_processes(gateways, lambda process: process.ppid() in pids)
         return [process for process in gateways if process not in children], children
 
     def _signal_one(self, candidates: list[psutil.Process], number: signal.Signals) -> bool:
@@ -140,9 +139,10 @@ class FaultInjector:
         """Let Redis accept connections and never answer."""
         servers = self._find_servers("valkey")
         for server in servers:
-            server.suspend()
-            self._frozen = (server, time.monotonic() + self._redis_away_seconds)
-        return bool(servers)
+            with suppress(psutil.NoSuchProcess):
+                server.suspend()
+                self._frozen = (server, time.monotonic() + self._redis_away_seconds)
+        return self._frozen is not None
 
     def terminate_backends(self) -> bool:
         """End half of the database connections, in whatever they are doing."""
