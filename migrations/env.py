@@ -10,13 +10,9 @@ from alembic import context
 
 from bus.config.database_url import normalise_database_url
 from bus.db import application_role
+from bus.db.function_installation import install_functions
 from bus.db.migrate import head_revision
-from bus.db.sql_functions import (
-    DROP_FUNCTIONS_SQL,
-    INSTALLED_FINGERPRINT_SQL,
-    functions_fingerprint,
-    install_functions_sql,
-)
+from bus.db.sql_functions import DROP_FUNCTIONS_SQL, INSTALLED_FINGERPRINT_SQL, functions_fingerprint
 from bus.tables import metadata
 
 # Any constant that is the same in every migrating process.
@@ -55,11 +51,13 @@ def run() -> None:
                 head_revision(),
                 (functions_fingerprint(),),
             ) or context.get_revision_argument() != head_revision():
-                # Functions refer to columns and row types, so they are dropped before and installed after the changes.
-                driver.execute(DROP_FUNCTIONS_SQL)
+                if context.get_revision_argument() != head_revision():
+                    # All processes are stopped, and functions refer to row types that may go.
+                    driver.execute(DROP_FUNCTIONS_SQL)
                 context.run_migrations()
                 if context.get_context().get_current_revision() == head_revision():
-                    driver.execute(install_functions_sql().encode())
+                    # Processes of the previous version go on with their calls.
+                    install_functions(driver)
             role = context.config.attributes.get("application_role")
             if role and context.get_context().get_current_revision() == head_revision():
                 application_role.create_or_update(driver, *role)

@@ -51,16 +51,8 @@ def functions_sql() -> str:
 
 
 def functions_fingerprint() -> str:
-    """Return the hash that `install_functions_sql` stores in the database to identify the installed text."""
+    """Return the hash that `install_functions` stores in the database to identify the installed text."""
     return f"sha256:{hashlib.sha256(functions_sql().encode()).hexdigest()}"
-
-
-def install_functions_sql() -> str:
-    """Return one script that installs the functions into a database without any, in one transaction."""
-    return (
-        f"{functions_sql()}\n"
-        f"COMMENT ON FUNCTION bus_authenticate(bigint, bigint, boolean) IS '{functions_fingerprint()}';"
-    )
 
 
 INSTALLED_FINGERPRINT_SQL = (

@@ -133,6 +133,25 @@ def test_migrating_again_changes_only_functions_whose_text_has_changed(
         )
 
 
+def test_functions_of_another_version_are_replaced_in_place_and_the_rest_dropped(database_url: str) -> None:
+    """A call that is under way finds the function that it calls, whatever its text."""
+    functions, query = _functions(database_url), "SELECT 'bus_authenticate(bigint, bigint, boolean)'::regprocedure::oid"
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        before = conn.execute(query).fetchone()
+        conn.execute(
+            "COMMENT ON FUNCTION bus_authenticate(bigint, bigint, boolean) IS 'sha256:older';"
+            # Gone in this version; with other arguments; with another name of an argument; with another result.
+            "CREATE FUNCTION bus_gone(text) RETURNS text LANGUAGE sql AS 'SELECT $1';"
+            "CREATE FUNCTION bus_claim(text) RETURNS text LANGUAGE sql AS 'SELECT $1';"
+            "DROP FUNCTION bus_qualified_name; DROP FUNCTION bus_has_access;"
+            "CREATE FUNCTION bus_qualified_name(older text, label text) RETURNS text LANGUAGE sql AS 'SELECT older';"
+            "CREATE FUNCTION bus_has_access(bigint) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'"
+        )
+        migrate.migrate(database_url)
+        assert conn.execute(query).fetchone() == before
+    assert _functions(database_url) == functions
+
+
 def test_two_concurrent_migrations_both_succeed(empty_database_url: str) -> None:
     """Both processes wait for the advisory lock, which this test holds."""
     program = "import sys; from bus.db.migrate import migrate; migrate(sys.argv[1])"
