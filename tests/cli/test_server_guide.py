@@ -46,12 +46,15 @@ _PREPARATION = """
 set -e
 mount --make-rprivate /
 ip link set lo up
-mkdir "$WORK/layers"
+mkdir "$WORK/layers" "$WORK/network"
+for name in hosts resolv.conf; do [ ! -e "/etc/$name" ] || cp -L "/etc/$name" "$WORK/network"; done
 mount -t tmpfs tmpfs "$WORK/layers"
 for name in etc var opt; do
     mkdir "$WORK/layers/$name" "$WORK/layers/$name.work"
     mount -t overlay overlay -o "lowerdir=/$name,upperdir=$WORK/layers/$name,workdir=$WORK/layers/$name.work" "/$name"
 done
+# In a container these files are mounted one by one, and the copy of /etc has them empty.
+cp --remove-destination "$WORK/network/"* /etc/
 echo '127.0.0.1 bus.example.org' >> /etc/hosts
 rm -f /etc/nginx/sites-enabled/default
 mkdir /etc/ssl/bus.example.org
