@@ -7,6 +7,7 @@ Each fork runs the entry point of `python -m`, with its own environment, output 
 
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -20,7 +21,28 @@ import traceback
 from collections.abc import Mapping
 from typing import IO, Any
 
-_PRELOADED_MODULES = ("mcp_gateway", "workers")
+_SERVICES = ("mcp_gateway", "workers")
+_IMPORTED_BY_MAIN = (
+    "mcp_gateway.app",
+    "uvloop",
+    "anyio._backends._asyncio",
+    "workers.jobs.credits",
+    "workers.jobs.maintenance",
+    "workers.jobs.outbox",
+    "workers.jobs.per_project",
+    "celery.bin.celery",
+    "celery.app.trace",
+    "celery.apps.beat",
+    "celery.apps.worker",
+    "celery.concurrency.thread",
+    "celery.contrib.migrate",
+    "celery.fixups.django",
+    "celery.loaders.app",
+    "celery.worker.components",
+    "celery.worker.consumer",
+)
+"""What a `main` imports when it is called. Each child would do it anew, for up to a second of CPU."""
+_MAX_IMPORTS = 60
 _MAX_MESSAGE_BYTES = 1 << 20
 _lock = threading.Lock()
 _fork_server: "tuple[subprocess.Popen[bytes], socket.socket] | None" = None
@@ -120,7 +142,12 @@ def _stop_fork_server(process: "subprocess.Popen[bytes]", control: socket.socket
 
 def _run_fork_server(control: socket.socket) -> None:
     """Fork the requested processes and report their exit codes, until the control socket is closed."""
-    mains = {name: __import__(f"{name}.__main__", fromlist=["main"]) for name in _PRELOADED_MODULES}
+    mains = {name: importlib.import_module(f"{name}.__main__") for name in _SERVICES}
+    for name in _IMPORTED_BY_MAIN:
+        importlib.import_module(name)
+    # The collector of a child neither visits what was imported here nor copies its pages.
+    gc.collect()
+    gc.freeze()
     assert threading.active_count() == 1, "a fork beside other threads may inherit locks that are never released"
     running: dict[int, int] = {}
     wakeup_read, wakeup_write = os.pipe()
@@ -181,8 +208,10 @@ def _run_child(mains: Mapping[str, Any], request: dict[str, Any], output_fd: int
     os.environ.clear()
     os.environ.update(request["env"])
     code = 1
+    preloaded = frozenset(sys.modules)
     try:
         _run_main(mains[request["module"]], request)
+        _check_imports(preloaded)
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -197,6 +226,12 @@ def _run_child(mains: Mapping[str, Any], request: dict[str, Any], output_fd: int
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _check_imports(preloaded: frozenset[str]) -> None:
+    imported = sorted(sys.modules.keys() - preloaded)
+    if len(imported) > _MAX_IMPORTS:
+        raise AssertionError(f"add to _IMPORTED_BY_MAIN what each start imports anew: {', '.join(imported)}")
 
 
 def _run_main(main_module: Any, request: dict[str, Any]) -> None:
