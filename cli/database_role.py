@@ -7,6 +7,7 @@ import psycopg
 import sqlalchemy as sa
 
 from bus.db.application_role import RoleNotCreatedError
+from bus.db.schema_version import NewerSchemaError
 from cli.exit_codes import CliError
 
 
@@ -15,11 +16,12 @@ def explain_migration_errors() -> Iterator[None]:
     """Turn refusals of PostgreSQL during a migration into messages that say which variable to set.
 
     Raises:
-        CliError: the role may not migrate, or the role of the processes could not be created.
+        CliError: the role may not migrate, the role of the processes could not be created, or the schema is of a newer
+            version.
     """
     try:
         yield
-    except RoleNotCreatedError as error:
+    except (RoleNotCreatedError, NewerSchemaError) as error:
         raise CliError(str(error)) from error
     except (psycopg.errors.InsufficientPrivilege, sa.exc.ProgrammingError) as error:
         cause = error.orig if isinstance(error, sa.exc.ProgrammingError) else error

@@ -12,6 +12,7 @@ from bus.config.database_url import normalise_database_url
 from bus.db import application_role
 from bus.db.function_installation import install_functions
 from bus.db.migrate import head_revision
+from bus.db.schema_version import NewerSchemaError
 from bus.db.sql_functions import DROP_FUNCTIONS_SQL, INSTALLED_FINGERPRINT_SQL, functions_fingerprint
 from bus.tables import metadata
 
@@ -46,6 +47,8 @@ def run() -> None:
         assert isinstance(driver, psycopg.Connection)
         with context.begin_transaction():
             revision = context.get_context().get_current_revision()
+            if revision is not None and revision > head_revision():
+                raise NewerSchemaError(revision)
             installed = driver.execute(INSTALLED_FINGERPRINT_SQL).fetchone()
             if (revision, installed) != (
                 head_revision(),

@@ -32,6 +32,7 @@ def migrate(url: str, revision: str = "head", *, application_url: str | None = N
 
     Raises:
         RoleNotCreatedError: the role does not exist, and the owner of the schema may not create it.
+        NewerSchemaError: the database has a newer schema.
     """
     config = alembic_config(url)
     config.attributes["application_role"] = application_url and application_role.find_application_role(

@@ -5,6 +5,8 @@ import pytest
 
 from bus.db import migrate, schema_version
 from cli.exit_codes import ExitCode
+from cli.offline_postgres import running_postgres
+from tests.cli.bus_process import reserve_ports, run_command, temporary_data_folder
 from tests.cli.test_commands import Cli
 
 
@@ -35,6 +37,30 @@ def test_it_is_refused_while_processes_are_connected(database_url: str) -> None:
         refused = Cli(database_url).run("migrate", "--to", "0016")
     assert "1 connection(s) of the bus are open" in refused.stderr
     assert _version(database_url) == migrate.head_revision()
+
+
+def test_the_schema_of_a_data_folder_goes_back_while_no_bus_runs_there() -> None:
+    with temporary_data_folder() as data:
+        data.mkdir()
+        reserve_ports(data)
+        with running_postgres(data) as urls:
+            migrate.migrate(urls.owner)
+        done = run_command("migrate", "--to", "0016", "--data", str(data))
+        assert (done.returncode, done.stdout) == (
+            0, "The schema is at 0016. Install the version that belongs to it and let it migrate.\n"
+        ), done.stderr  # fmt: skip
+        with running_postgres(data) as urls:
+            assert _version(urls.owner) == "0016"
+
+
+def test_a_migration_refuses_the_schema_of_a_newer_version_in_one_line(database_url: str) -> None:
+    with psycopg.connect(database_url) as conn:
+        conn.execute("UPDATE alembic_version SET version_num = '9999'")
+    refused = Cli(database_url).run("migrate")
+    assert refused.exit_code == ExitCode.FAILED
+    assert "the schema 9999 of a newer version" in refused.stderr
+    assert f"llm-bus migrate --to {schema_version.EXPECTED_SCHEMA_VERSION}" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(("version", "expected"), [(None, False), ("0001", False), ("9999", True)])
