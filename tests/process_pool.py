@@ -41,7 +41,7 @@ _IMPORTED_BY_MAIN = (
     "celery.worker.components",
     "celery.worker.consumer",
 )
-"""What a `main` imports when it is called. Each child would do it anew, for up to a second of CPU."""
+"""What a `main` imports when it is called. Each child would do it again, for up to a second of CPU."""
 _MAX_IMPORTS = 60
 _MAX_MESSAGE_BYTES = 1 << 20
 _lock = threading.Lock()
@@ -231,7 +231,7 @@ def _run_child(mains: Mapping[str, Any], request: dict[str, Any], output_fd: int
 def _check_imports(preloaded: frozenset[str]) -> None:
     imported = sorted(sys.modules.keys() - preloaded)
     if len(imported) > _MAX_IMPORTS:
-        raise AssertionError(f"add to _IMPORTED_BY_MAIN what each start imports anew: {', '.join(imported)}")
+        raise AssertionError(f"add to _IMPORTED_BY_MAIN what each start imports again: {', '.join(imported)}")
 
 
 def _run_main(main_module: Any, request: dict[str, Any]) -> None:
