@@ -27,12 +27,15 @@ install: $(STAMP) ## Build .venv from the hash-pinned lock file
 $(STAMP): $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12" >&2; exit 1; }
+	@mkdir -p '$(VENV)' 2>/dev/null && [ -w '$(VENV)' ] || \
+		{ echo "The folder $(VENV) cannot be written; choose another: make $(or $(firstword $(MAKECMDGOALS)),install) VENV=/path/to/folder" >&2; exit 1; }
 	@$(BIN)/python -c 'import sys; print(sys.version)' 2>/dev/null | grep -qxF "$$($(PYTHON) -c 'import sys; print(sys.version)')" || \
 		$(PYTHON) -m venv --clear $(VENV)
 	@awk '/^uv==/ {keep = 1} keep {print} keep && !/\\$$/ {exit}' $(LOCK) > $(VENV)/uv.lock
 	$(PIP) --only-binary :all: --require-hashes -r $(VENV)/uv.lock
 	@SSL_CERT_FILE="$${SSL_CERT_FILE:-$$PIP_CERT}" $(UV) --only-binary :all: --require-hashes -r $(LOCK) || \
-		$(PIP) --only-binary :all: --require-hashes -r $(LOCK)
+		{ echo "uv could not install the packages; pip does, which takes about a minute." >&2; \
+		$(PIP) --only-binary :all: --require-hashes -r $(LOCK); }
 	$(PIP) --no-build-isolation -e .
 	@touch $@
 
