@@ -169,6 +169,7 @@ class MembershipRules(AccountRules):
             ),
             acting=acting,
         )
+        self._compare_participations(t, p)
 
     @rule(t=TENANTS, p=NUMBERS, is_other=st.booleans(), is_of_other=st.booleans())
     def remove_person(self, t: int, p: int, is_other: bool, is_of_other: bool) -> None:
@@ -184,6 +185,23 @@ class MembershipRules(AccountRules):
             ),
             acting=acting,
         )
+        self._compare_participations(t, p)
+
+    def _compare_participations(self, t: int, p: int) -> None:
+        """Compare what a change of a role leaves: who is present, who is project-admin, and who has tokens."""
+        project = self._project(self.tenants[t], p)
+        if project is None:
+            return
+        rows = self.conn.fetch_all(
+            "SELECT p.id, p.is_admin, count(t.id) FROM participation p"
+            " JOIN participant pt ON pt.id = p.participant_id AND pt.removed_at IS NULL"
+            " LEFT JOIN token t ON t.participation_id = p.id AND t.revoked_at IS NULL"
+            " WHERE p.project_id = %s AND p.removed_at IS NULL GROUP BY p.id",
+            (project.id,),
+        )
+        present = [each for each in project.participations if each.is_present]
+        expected = [(each.id, each.is_admin, sum(token.is_live for token in each.tokens)) for each in present]
+        assert sorted(rows) == sorted(expected)
 
     @rule(
         t=TENANTS,
