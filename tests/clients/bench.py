@@ -2,21 +2,20 @@
 
 import json
 import re
-import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.clients.bus import Bus
+from tests.clients.client_repo import make_client_repo, run_client
 from tests.clients.drivers.driver import Driver
 from tests.clients.pair import LOOK_VARIABLES, PairBench, PairRecord
+from tests.clients.sign_in import SignInRecord, run_sign_in
 from tests.clients.stub_model.scripts import Script, Step
 from tests.clients.stub_model.server import StubModel
 from tests.clients.waking import WakeRecord, run_waking
-from tests.kit import git_repo
 from tests.kit.git_repo import CompletedCommand
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.mcp_client import McpClient
@@ -26,12 +25,6 @@ GOVERNED_FILE = "docs/adr/0001-queue.md"
 LEASED_FILE = "src/new.py"
 _LEASED_SURFACE = "src/**"
 MAIL = "Please review the queue"
-_CLIENT_TIMEOUT_SECONDS = 180
-# Connections to other machines fail at once.
-_NO_NETWORK = {
-    **dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"), "http://127.0.0.1:9"),
-    **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
-}
 
 
 @dataclass(frozen=True)
@@ -50,6 +43,7 @@ class Sessions:
         blocked_commit: whether the commit of the session was refused.
         pair: two sessions at the same time, and one with a subagent.
         wake: a session in a terminal that posts wake; None if the client is not woken.
+        sign_in: a session without a token, after the client signed in to read only.
     """
 
     team: Team
@@ -64,6 +58,7 @@ class Sessions:
     blocked_commit: bool
     pair: PairRecord
     wake: WakeRecord | None
+    sign_in: SignInRecord
 
 
 class ClientBench:
@@ -85,13 +80,9 @@ class ClientBench:
     ) -> None:
         self._driver, self._bus, self._stub, self._log = driver, bus, stub, log
         self._team = bus.make_team()
-        self._repo = git_repo.make_repo(folder, sys.executable)
-        # Only this client is on the PATH, so the installer detects it.
-        self._launcher = folder / "bin" / driver.name
-        self._launcher.write_text(f'#!/bin/sh\nexec {shlex.join(program)} "$@"\n')
-        self._launcher.chmod(0o755)
-        env = driver.configure(Path(self._repo.env["HOME"]), self._repo.root, stub.url)
-        self._repo.extra_env = {**env, **_NO_NETWORK, "LLM_BUS_TOKEN": self._team.alice.token}
+        self._program, self._folder = program, folder
+        self._repo, self._launcher = make_client_repo(driver, program, folder, stub)
+        self._repo.extra_env["LLM_BUS_TOKEN"] = self._team.alice.token
 
     def run(self) -> Sessions:
         """Run all sessions."""
@@ -135,7 +126,8 @@ class ClientBench:
                 self._make_worktree("a"), self._make_worktree("b")
             )
             wake = self._run_waking(bob)
-        for script in filter(None, (pair.first, pair.second, pair.parent, pair.subagent)):
+        signed_in = run_sign_in(driver, self._program, self._bus, self._stub, self._folder / "sign-in", self._log)
+        for script in filter(None, (pair.first, pair.second, pair.parent, pair.subagent, signed_in.session)):
             self._log_exchanges(script)
         return Sessions(
             team,
@@ -150,6 +142,7 @@ class ClientBench:
             has_head,
             pair,
             wake,
+            signed_in,
         )
 
     def _run_waking(self, bob: McpClient) -> WakeRecord | None:
@@ -185,16 +178,7 @@ class ClientBench:
     def _run_client(
         self, *arguments: str, cwd: Path | None = None, **variables: str
     ) -> "subprocess.CompletedProcess[str]":
-        done = subprocess.run(
-            [str(self._launcher), *arguments],
-            cwd=cwd or self._repo.root,
-            env={**self._repo.env, **self._repo.extra_env, **variables},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_CLIENT_TIMEOUT_SECONDS,
-            check=False,
-        )
+        done = run_client(self._repo, self._launcher, *arguments, cwd=cwd, **variables)
         self._log(f"$ {self._driver.name} {' '.join(arguments)}\n{done.stdout}{done.stderr}\n")
         return done
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,21 +52,22 @@ def running_bus() -> Iterator[Bus]:
     """Start PostgreSQL, Valkey, a gateway and the web application, and stop them afterwards."""
     running_servers = servers.Servers()
     try:
-        with servers.cloned_database() as database_url, running_gateways(database_url) as (gateway,):
-            database = Database(database_url, pool_size=2)
-            try:
-                with _running_web(database_url, gateway.url) as web_url:
-                    yield Bus(gateway.url, web_url, database)
-            finally:
-                database.close()
+        # Both name each other in the metadata for clients that sign in.
+        port, gateway_port = servers.free_port(), servers.free_port()
+        web_url, mcp_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{gateway_port}/mcp"
+        with (
+            servers.cloned_database() as database_url,
+            running_gateways(database_url, PORT=str(gateway_port), PUBLIC_URL=web_url, MCP_URL=mcp_url),
+            _running_web(database_url, web_url, port, mcp_url),
+            closing(Database(database_url, pool_size=2)) as database,
+        ):
+            yield Bus(mcp_url, web_url, database)
     finally:
         running_servers.stop()
 
 
 @contextmanager
-def _running_web(database_url: str, mcp_url: str) -> Iterator[str]:
-    port = servers.free_port()
-    url = f"http://127.0.0.1:{port}"
+def _running_web(database_url: str, url: str, port: int, mcp_url: str) -> Iterator[None]:
     app = create_app(
         Settings.from_env(
             {"DATABASE_URL": servers.application_url(database_url), "PUBLIC_URL": url, "MCP_URL": mcp_url}
@@ -76,7 +77,7 @@ def _running_web(database_url: str, mcp_url: str) -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield url
+        yield
     finally:
         server.shutdown()
         thread.join()

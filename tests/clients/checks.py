@@ -14,6 +14,7 @@ from tests.clients.stub_model.model_api import ModelRequest, iterate_texts
 from tests.clients.stub_model.scripts import Script
 
 _AFTER_SEARCH = "after a search"
+_REFUSAL = re.compile(r"insufficient.scope|additional permissions|upscoping", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,19 @@ def _seconds_until_woken(driver: Driver, sessions: Sessions) -> str:
     return NO if sessions.wake is None else " and ".join(f"{seconds:.1f}" for seconds in sessions.wake.seconds)
 
 
+def _signs_in(driver: Driver, sessions: Sessions) -> str:
+    return _yes_if(any("latest_claims" in text for text in _new_texts(sessions.sign_in.session, "read")))
+
+
+def _identification(driver: Driver, sessions: Sessions) -> str:
+    return "registers itself" if sessions.sign_in.is_registered else "its document"
+
+
+def _refusal_reaches_the_model(driver: Driver, sessions: Sessions) -> str:
+    texts = _new_texts(sessions.sign_in.session, "write")
+    return _yes_if(any(_REFUSAL.search(text) for text in texts))
+
+
 def _doctor_reports_no_problem(driver: Driver, sessions: Sessions) -> str:
     return _yes_if(sessions.doctor_passed)
 
@@ -193,6 +207,11 @@ CHECKS = (
     Check("subagent", "A subagent takes no events from its parent", _a_subagent_takes_nothing),
     Check("wake", "A post wakes an idle session in a terminal", _an_idle_session_is_woken),
     Check("wake_seconds", WAKE_SECONDS_ROW, _seconds_until_woken),
+    Check("sign_in", "Signs in with the address alone: a call returns its result", _signs_in),
+    Check("identification", "… identified by", _identification),
+    Check(
+        "refusal", "… a call beyond read-only rights: the model learns why it is refused", _refusal_reaches_the_model
+    ),
     Check("doctor", "The kit's doctor reports no problem after a session", _doctor_reports_no_problem),
     Check("bytes", "Added to the first request: tools + prompt", _added_to_the_first_request),
     Check("loaded_bytes", "Added once the model has searched for a tool", _added_after_the_first_tool),

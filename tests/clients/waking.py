@@ -1,23 +1,18 @@
 """An idle session in a terminal, and the posts that wake it: one to an empty inbox, and one beside an old post."""
 
-import os
-import pty
-import signal
-import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.clients.stub_model.scripts import Script, ScriptBook, Step
+from tests.clients.terminal import Terminal
 from tests.concurrency import wait_until
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.mcp_client import McpClient
 
 SUBJECTS = ("Please look at the first wake", "Please look at the second wake")
 _TIMEOUT_SECONDS = 90.0
-_STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ def run_waking(
         command: starts the client; the prompt is its last argument.
     """
     script = book.add([Step("end", text="Done"), *(Step(subject, text="Seen.") for subject in SUBJECTS)])
-    with _Terminal([*command, f"{script.marker} Go."], folder, env) as terminal:
+    with Terminal([*command, f"{script.marker} Go."], folder, env) as terminal:
         seconds = [_wake(script, subject, team, bob, terminal.describe) for subject in SUBJECTS]
     return WakeRecord(tuple(seconds))
 
@@ -56,52 +51,3 @@ def _wake(script: Script, subject: str, team: Team, bob: McpClient, describe: Ca
     wait_until(lambda: any(e.request.contains(subject) for e in script.exchanges), _TIMEOUT_SECONDS, describe=describe)
     exchange = next(exchange for exchange in script.exchanges if exchange.request.contains(subject))
     return exchange.request.received_at - posted_at
-
-
-class _Terminal:
-    """A program in a terminal of its own, whose output is read and kept."""
-
-    def __init__(self, command: list[str], folder: Path, env: Mapping[str, str]) -> None:
-        self._master, slave = pty.openpty()
-        self._output = bytearray()
-        self._process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**env, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"},
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-        )
-        os.close(slave)
-        self._reading = threading.Thread(target=self._read, daemon=True)
-        self._reading.start()
-
-    def __enter__(self) -> "_Terminal":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            os.killpg(self._process.pid, signal.SIGTERM)
-            self._process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        except ProcessLookupError:
-            self._process.wait()
-        self._reading.join(_STOP_SECONDS)
-        os.close(self._master)
-
-    def describe(self) -> str:
-        """Return the end of the output."""
-        return self._output[-3000:].decode("utf-8", "replace")
-
-    def _read(self) -> None:
-        while True:
-            try:
-                chunk = os.read(self._master, 65536)
-            except OSError:
-                return
-            if not chunk:
-                return
-            self._output += chunk

@@ -1,14 +1,12 @@
 """The SDK's own client connects with the address alone: real web, real gateway, consent by a person or a script."""
 
-import html
-import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from queue import Queue
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import anyio
 import httpx2
@@ -19,7 +17,6 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 from playwright.sync_api import Browser
 
-from bus.auth import login_links
 from bus.db import Database
 from bus.tenancy import client_consent, client_grants, tokens
 from bus.tenancy.owners import Owner
@@ -28,11 +25,11 @@ from tests import servers
 from tests.factories import make_agent, make_owner, make_project
 from tests.mcp_gateway.mcp_client import McpClient
 from tests.mcp_gateway.processes import running_gateways
+from tests.webapp import scripted_person
 from tests.webapp.browser import PHONE_VIEWPORT, open_page
 from tests.webapp.live_server import running_live_server
 from tests.webapp.oauth_requests import CLIENT_ID, store_client
 from tests.webapp.scenario_steps import sign_in
-from tests.webapp.web_client import FormParser
 
 REDIRECT_URI = "http://127.0.0.1:49999/callback"
 
@@ -104,17 +101,7 @@ def script_consent(service: Service, db: Database, owner: Owner, **fields: str) 
     """Return what opens an address like the browser of an owner, consents, and returns where it is sent back."""
 
     def open_address(address: str) -> str:
-        with httpx2.Client(base_url=service.web_url, follow_redirects=True) as http:
-            with db.transaction() as conn:
-                path = f"/sign-in/link/{login_links.create_login_link(conn, owner, actor='cli')}"
-            http.post(path, data=FormParser(http.get(path).text).forms[path])
-            page = http.get(address)
-            assert page.status_code == 200, page.text
-            ((action, form),) = [entry for entry in FormParser(page.text).forms.items() if "target" in entry[1]]
-            answer = http.post(urljoin(service.web_url, action), data={**form, "decision": "allow", **fields})
-        link = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', answer.text)
-        assert link is not None, answer.text
-        return html.unescape(link[1])
+        return scripted_person.consent(service.web_url, db, owner, address, **fields)
 
     return open_address
 

@@ -18,6 +18,7 @@ class ClaudeDriver(Driver):
     npm_package = "@anthropic-ai/claude-code-"
     listed_pattern = r"llm-bus: \S+ \(HTTP\) - .*Connected"
     shell_tool = "Bash"
+    signed_in_pattern = r'Authenticated with "llm-bus"'
 
     notes: ClassVar[Mapping[str, str]] = {
         "unattended": "`claude -p` refuses tools that are not approved: `--allowedTools mcp__llm-bus` approves ours.",

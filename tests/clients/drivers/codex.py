@@ -23,6 +23,7 @@ class CodexDriver(Driver):
     listed_pattern = r"llm-bus +\S+ +LLM_BUS_TOKEN +enabled +Bearer token"
     shell_tool = "exec_command"
     shell_argument = "cmd"
+    signed_in_pattern = "Successfully logged in"
 
     notes: ClassVar[Mapping[str, str]] = {
         "tools": "Codex sends no tools of servers; the model finds them with its tool tool_search, whose description "

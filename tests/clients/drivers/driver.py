@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from tests.clients.install import Programs
 from tests.clients.stub_model.scripts import Step
+from tests.clients.terminal import Terminal
 
 
 class Driver(ABC):
@@ -18,6 +19,8 @@ class Driver(ABC):
         npm_package: the package, or the first part of its name, that has its version.
         listed_pattern: what `NAME mcp list` prints for the connected server.
         shell_tool, shell_argument: its tool for commands, and the argument with the command.
+        sign_in_arguments: those of the command that signs in with the address alone, in a terminal.
+        signed_in_pattern: what the terminal shows afterwards.
         notes: for each check (`checks`) that the client does not simply pass, the reason.
     """
 
@@ -27,6 +30,8 @@ class Driver(ABC):
     listed_pattern: ClassVar[str]
     shell_tool: ClassVar[str]
     shell_argument: ClassVar[str] = "command"
+    sign_in_arguments: ClassVar[tuple[str, ...]] = ("mcp", "login", "llm-bus")
+    signed_in_pattern: ClassVar[str]
     notes: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
@@ -55,6 +60,9 @@ class Driver(ABC):
     def terminal_arguments(self) -> list[str] | None:
         """Return the arguments before the prompt of a session in a terminal; None if posts do not wake an idle one."""
         return None
+
+    def begin_sign_in(self, terminal: Terminal) -> None:  # noqa: B027 - most clients need nothing
+        """Type what opens the browser."""
 
     @abstractmethod
     def write_step(self, label: str, path: Path, text: str) -> Step:

@@ -8,6 +8,7 @@ from typing import ClassVar
 from tests.clients.drivers.driver import Driver
 from tests.clients.install import Programs
 from tests.clients.stub_model.scripts import Step
+from tests.clients.terminal import Terminal
 
 # Without a name, Gemini CLI asks a model which model to use.
 _MODEL = "gemini-2.5-flash"
@@ -21,10 +22,14 @@ class GeminiDriver(Driver):
     npm_package = "@google/gemini-cli"
     listed_pattern = r"✓ llm-bus: \S+ \(http\) - Connected"
     shell_tool = "run_shell_command"
+    # Only a session can sign in.
+    sign_in_arguments = ("--model", _MODEL, "--approval-mode", "yolo")
+    signed_in_pattern = "Successfully authenticated and reloaded tools"
 
     notes: ClassVar[Mapping[str, str]] = {
         "unattended": "`gemini --prompt` offers no tools that ask for approval; `--approval-mode yolo` approves all.",
         "subagent": "Not tried: its hooks do not say that a call is of a subagent, so one reads as its parent.",
+        "refusal": "It tries to register again, without an address to return to; the model sees the refusal of that.",
         "wake": "Gemini CLI has no hook that could wake it; it is shown a post with its next turn.",
         "wake_seconds": "Gemini CLI has no hook that could wake it; it is shown a post with its next turn.",
     }
@@ -52,6 +57,13 @@ class GeminiDriver(Driver):
 
     def default_session_arguments(self, prompt: str) -> list[str]:
         return ["--model", _MODEL, "--prompt", prompt]
+
+    def begin_sign_in(self, terminal: Terminal) -> None:
+        terminal.wait_for("Type your message")
+        # The line below the command is its only completion; before it is there, Enter may take another.
+        terminal.type("/mcp auth llm-bus", r"^ *llm-bus *\r?$")
+        terminal.type("\r", "Do you want to continue")
+        terminal.type("\r", "Opening your browser")
 
     def write_step(self, label: str, path: Path, text: str) -> Step:
         return Step(label, "write_file", {"file_path": str(path), "content": text})

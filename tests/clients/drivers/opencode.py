@@ -18,6 +18,8 @@ class OpenCodeDriver(Driver):
     npm_package = "opencode-linux-x64-baseline"
     listed_pattern = r"✓ llm-bus .*connected"
     shell_tool = "bash"
+    sign_in_arguments = ("mcp", "auth", "llm-bus")
+    signed_in_pattern = "Authentication successful"
     notes: ClassVar[Mapping[str, str]] = {
         "wake": "The plugin looks when a turn ends; a later post is shown with the next turn.",
         "wake_seconds": "The plugin looks when a turn ends; a later post is shown with the next turn.",
