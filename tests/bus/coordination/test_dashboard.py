@@ -49,7 +49,7 @@ def test_a_project_overview_counts_participants_tasks_and_leases(conn: Connectio
         1,
         0,
         4,
-        1,
+        0,
     )
 
 
