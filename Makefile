@@ -41,7 +41,7 @@ $(STAMP): $(LOCK) pyproject.toml
 
 .PHONY: run
 run: $(STAMP) ## Start everything here: database, queue, gateway, web (Ctrl-C stops it)
-	@exec $(BIN)/llm-bus up $(ARGS)
+	@exec $(BIN)/python -m cli up $(ARGS)
 
 .PHONY: test
 test: $(STAMP) ## Run the tests against servers that the run starts itself
@@ -83,11 +83,11 @@ types: $(STAMP) ## Check types only
 
 .PHONY: migrate
 migrate: $(STAMP) ## Bring the database of DATABASE_URL, or the running one, to the newest schema
-	@$(BIN)/llm-bus migrate
+	@$(BIN)/python -m cli migrate
 
 .PHONY: demo
 demo: $(STAMP) ## Let simulated agents work through the running bus, and report
-	@$(BIN)/llm-bus demo $(ARGS)
+	@$(BIN)/python -m cli demo $(ARGS)
 
 .PHONY: conformance
 conformance: $(STAMP) ## Run the official MCP conformance suite (fetches it, and Node if there is none)
