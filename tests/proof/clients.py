@@ -69,10 +69,11 @@ class Client(threading.Thread):
             self._disconnect()
 
     def read_to_the_end(self) -> None:
-        """Read the rest of the ledger, after the run."""
+        """Read the rest of the ledger, after the run, and close the connection."""
         while True:
             operation = self._call("whats_new", limit=500)
             if operation.outcome is Outcome.OK and not operation.result.get("more"):
+                self._disconnect()
                 return
 
     def _perform_operation(self) -> None:

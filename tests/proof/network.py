@@ -33,9 +33,8 @@ class FaultyProxy:
         self.cuts = 0
         # The event loop keeps only weak references to the tasks of connections.
         self._handlers: set[asyncio.Task[None] | None] = set()
-        self._loop = asyncio.new_event_loop()
         started = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(started)), daemon=True)
         self._thread.start()
         started.wait()
 
@@ -44,12 +43,8 @@ class FaultyProxy:
         self._loop.call_soon_threadsafe(self._stop_event.set)
         self._thread.join()
 
-    def _run(self, started: threading.Event) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve(started))
-
     async def _serve(self, started: threading.Event) -> None:
-        self._stop_event = asyncio.Event()
+        self._loop, self._stop_event = asyncio.get_running_loop(), asyncio.Event()
         server = await asyncio.start_server(self._handle, "127.0.0.1", 0)
         self.address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
         started.set()
