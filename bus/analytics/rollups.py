@@ -131,14 +131,16 @@ _MARK_ACKED_AS_SEEN_SQL = """
 WITH acked AS MATERIALIZED (
     SELECT e.participation_id, (e.payload ->> 'post_id')::bigint AS post_id FROM event e
     WHERE e.project_id = %(project)s AND e.seq > %(after)s AND e.seq <= %(until)s AND e.type = 'ack'
+), unseen AS MATERIALIZED (
+    -- Before the update, so that each delivery is looked up once; see _MARK_SURFACED_SQL of bus/coordination/posts.py.
+    SELECT o.ctid FROM acked a, LATERAL (
+        SELECT d.ctid FROM delivery d
+        WHERE d.project_id = %(project)s AND d.participation_id = a.participation_id AND d.post_id = a.post_id
+          AND d.surfaced_at IS NULL AND d.acked_at IS NOT NULL AND d.wake IS NOT NULL
+        LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS o
 ), seen AS (
-    UPDATE delivery d SET surfaced_at = d.acked_at
-    FROM acked a, LATERAL (
-        SELECT o.ctid FROM delivery o
-        WHERE o.project_id = %(project)s AND o.participation_id = a.participation_id AND o.post_id = a.post_id
-          AND o.surfaced_at IS NULL AND o.acked_at IS NOT NULL AND o.wake IS NOT NULL
-        FOR NO KEY UPDATE SKIP LOCKED) AS unseen
-    WHERE d.ctid = unseen.ctid AND d.project_id = %(project)s
+    UPDATE delivery d SET surfaced_at = d.acked_at FROM unseen u
+    WHERE d.ctid = u.ctid AND d.project_id = %(project)s
     RETURNING d.participation_id, d.post_id
 )
 INSERT INTO seen_delivery (project_id, participation_id, post_id)
