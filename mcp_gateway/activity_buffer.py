@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from threading import Lock
 
-from bus.coordination import posts, presence, sessions
+from bus.coordination import presence, sessions, surfacing
 from bus.ctx import Ctx
 from bus.db import Database
 from bus.tenancy import tokens
@@ -100,7 +100,7 @@ class ActivityBuffer:
             for start in range(0, len(keys), _BATCH_SIZE):
                 now = time.monotonic()
                 with db.connection() as conn:
-                    posts.mark_surfaced(
+                    surfacing.mark_surfaced(
                         conn, {key: now - shown[key][0][0] for key in keys[start : start + _BATCH_SIZE]}
                     )
         except Exception:

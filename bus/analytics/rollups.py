@@ -132,7 +132,7 @@ WITH acked AS MATERIALIZED (
     SELECT e.participation_id, (e.payload ->> 'post_id')::bigint AS post_id FROM event e
     WHERE e.project_id = %(project)s AND e.seq > %(after)s AND e.seq <= %(until)s AND e.type = 'ack'
 ), unseen AS MATERIALIZED (
-    -- Before the update, so that each delivery is looked up once; see _MARK_SURFACED_SQL of bus/coordination/posts.py.
+    -- Before the update, so that each delivery is looked up once; see bus/coordination/surfacing.py.
     SELECT o.ctid FROM acked a, LATERAL (
         SELECT d.ctid FROM delivery d
         WHERE d.project_id = %(project)s AND d.participation_id = a.participation_id AND d.post_id = a.post_id

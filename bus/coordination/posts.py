@@ -1,6 +1,6 @@
 """Posts to a lane or a participant, and their acknowledgement. The interface calls them handoffs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -93,7 +93,7 @@ class PostPage:
         posts_json: the posts as a JSON array, which a process that shows them passes on without decoding it.
         has_cut_bodies: whether a body is only its beginning; `body_length` is then its whole length.
         surfacing: ids of those that were delivered to the caller and have not been shown to its session before. A
-            process that shows them passes them to `mark_surfaced`.
+            process that shows them passes them to surfacing.mark_surfaced.
         cursor_move: the move of the ack cursor past the acks of these posts, to undo if the answer does not reach the
             client; None if there was none.
     """
@@ -320,50 +320,6 @@ def list_posts(
 def list_by_id(conn: Connection, ctx: Ctx, post_ids: Sequence[int], *, whole_bodies: bool = True) -> PostPage:
     """List the newest of the given posts, as many as a page holds; ids of other projects' posts are ignored."""
     return list_posts(conn, ctx, post_ids=post_ids, limit=limits.MAX_POSTS_PER_ACK, whole_bodies=whole_bodies)
-
-
-def mark_surfaced(conn: Connection, seconds_since_surfaced: Mapping[tuple[int, int, int], float]) -> None:
-    """Record which deliveries were shown to their recipients. The first time stands.
-
-    Args:
-        seconds_since_surfaced: ages by (project_id, participation_id, post_id); not times, since the host's clock may
-            differ from PostgreSQL's.
-    Locks: the deliveries; skips locked ones, which are being acked or withdrawn.
-    """
-    keys = sorted(seconds_since_surfaced)
-    conn.execute(
-        _MARK_SURFACED_SQL,
-        {
-            "projects": [project for project, _, _ in keys],
-            "participations": [participation for _, participation, _ in keys],
-            "posts": [post for _, _, post in keys],
-            "ages": [seconds_since_surfaced[key] for key in keys],
-        },
-    )
-
-
-# The deliveries are found before the update, each by its key: in a join of all three, PostgreSQL may look each delivery
-# up once for each row of the table. One that is taken back and shown again counts once for the rollup, unless the
-# rollup has run between.
-_MARK_SURFACED_SQL = """
-WITH unseen AS MATERIALIZED (
-    SELECT o.project_id, o.ctid, s.age
-    FROM unnest(%(projects)s::bigint[], %(participations)s::bigint[], %(posts)s::bigint[], %(ages)s::float8[])
-         AS s (project_id, participation_id, post_id, age),
-    LATERAL (
-        SELECT d.project_id, d.ctid FROM delivery d
-        WHERE d.project_id = s.project_id AND d.participation_id = s.participation_id AND d.post_id = s.post_id
-          AND d.surfaced_at IS NULL
-        LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS o
-), seen AS (
-    UPDATE delivery d SET surfaced_at = clock_timestamp() - make_interval(secs => u.age) FROM unseen u
-    WHERE d.ctid = u.ctid AND d.project_id = u.project_id
-    RETURNING d.project_id, d.participation_id, d.post_id, d.wake
-)
-INSERT INTO seen_delivery (project_id, participation_id, post_id)
-SELECT s.project_id, s.participation_id, s.post_id FROM seen s WHERE s.wake IS NOT NULL ORDER BY 1, 2, 3
-ON CONFLICT DO NOTHING
-"""
 
 
 def _fetch_page(conn: Connection, ctx: Ctx, page_ids_sql: str, *, whole_bodies: bool, **params: object) -> PostPage:

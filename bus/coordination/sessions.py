@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
-from bus.coordination import leases, posts, presence
+from bus.coordination import leases, presence, surfacing
 from bus.ctx import Ctx
 from bus.db import Connection
 from bus.errors import InvalidArgument
@@ -173,7 +173,7 @@ def _find_mail(conn: Connection, ctx: Ctx, *, announce: bool) -> tuple[int, list
     )
     if announce:
         record_shown(conn, [(ctx.project_id, ctx.participation_id, str(ctx.session), id_) for id_ in post_ids])
-        posts.mark_surfaced(conn, {(ctx.project_id, ctx.participation_id, id_): 0.0 for id_ in post_ids})
+        surfacing.mark_surfaced(conn, {(ctx.project_id, ctx.participation_id, id_): 0.0 for id_ in post_ids})
     return len(rows), shown
 
 

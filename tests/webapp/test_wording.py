@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import webapp
-from bus.coordination import leases, posts, presence
+from bus.coordination import leases, posts, presence, surfacing
 from bus.db import Database
 from bus.tenancy import audit, invite_redemption, invites
 from tests.factories import make_agent, make_project
@@ -58,7 +58,7 @@ def test_a_handoff_has_one_word_for_its_state_on_every_page(ada: Browser, sample
         reader, _ = (make_agent(conn, sample.full_project, label, lane="pair") for label in ("first", "second"))
         seen = posts.create(conn, sender.ctx, "Look at it", to_lane="pair", subject="The seen one")
         posts.create(conn, sender.ctx, "Look too", to_lane="empty-lane", subject="The lonely one")
-        posts.mark_surfaced(conn, {(sample.full_project.id, reader.ctx.participation_id, seen.post_id): 0.0})
+        surfacing.mark_surfaced(conn, {(sample.full_project.id, reader.ctx.participation_id, seen.post_id): 0.0})
     for path in (f"handoffs/{seen.post_id}", "handoffs/", "board/", "ledger/"):
         page = ada.get(project_path(sample, path)).text.partition("<main")[2]
         assert not re.search(r">[^<]*(surfaced|queued)[^<]*<", page), path

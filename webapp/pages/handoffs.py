@@ -11,7 +11,7 @@ from wtforms import BooleanField, SelectField, TextAreaField
 from wtforms.validators import Length
 
 from bus import limits
-from bus.coordination import conversations, posts
+from bus.coordination import conversations, posts, surfacing
 from bus.coordination.conversations import DeliveryProgress
 from bus.coordination.posts import Post, PostPage
 from bus.ctx import Ctx
@@ -89,8 +89,8 @@ class HandoffList:
 def index() -> str | Response:
     """List posts, newest first."""
     with connection() as conn:
-        listed, surfacing = _list_handoffs(conn)
-        _mark_surfaced(conn, current_caller(), surfacing)
+        listed, new_ids = _list_handoffs(conn)
+        _mark_surfaced(conn, current_caller(), new_ids)
     return render_page(
         "handoffs/index.html",
         part="handoffs/_index.html",
@@ -257,7 +257,7 @@ def _render_thread(post_id: int, form: PostForm | None) -> str:
     )
 
 
-def _mark_surfaced(conn: Connection, ctx: Ctx, surfacing: list[int]) -> None:
+def _mark_surfaced(conn: Connection, ctx: Ctx, post_ids: list[int]) -> None:
     """Record that the owner was shown the posts addressed to them, as the gateway does for agents."""
-    if surfacing:
-        posts.mark_surfaced(conn, {(ctx.project_id, ctx.participation_id, post_id): 0.0 for post_id in surfacing})
+    if post_ids:
+        surfacing.mark_surfaced(conn, {(ctx.project_id, ctx.participation_id, post_id): 0.0 for post_id in post_ids})

@@ -9,7 +9,7 @@ from wtforms import HiddenField, TextAreaField
 from wtforms.validators import Length
 
 from bus import agent_guide, limits
-from bus.coordination import dashboard, inbox, onboarding, posts
+from bus.coordination import dashboard, inbox, onboarding, surfacing
 from bus.coordination.inbox import InboxPost
 from bus.tenancy import memberships
 from webapp import identity
@@ -73,7 +73,7 @@ def index() -> str | Response | BaseResponse:
                 if item.is_new_to_me and item.my_participation_id is not None
             }
             if new:
-                posts.mark_surfaced(conn, new)
+                surfacing.mark_surfaced(conn, new)
         blocked = inbox.list_blocked_tasks(conn, owner.id, project_id=project_id) if state == "blocked" else []
         conflicts = inbox.list_conflicts(conn, owner.id, project_id=project_id) if state == "conflicts" else []
         tokens = dashboard.list_expiring_tokens(conn, owner.id, project_id=project_id)

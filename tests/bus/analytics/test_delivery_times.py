@@ -5,7 +5,7 @@ from dataclasses import astuple
 from bus.analytics import project_metrics, report_cache, reports, rollups
 from bus.analytics.delivery_times import DeliveryStats, DeliveryTimes
 from bus.analytics.project_metrics import PERIODS
-from bus.coordination import give_back, posts, presence, sessions
+from bus.coordination import give_back, posts, presence, sessions, surfacing
 from bus.coordination.sessions import WakeReport
 from bus.db import Connection, Database
 from bus.tenancy.projects import Project
@@ -27,7 +27,7 @@ def _age(conn: Connection, project: Project, post_id: int, seconds: float) -> No
 
 
 def _show(conn: Connection, agent: Agent, post_id: int) -> None:
-    posts.mark_surfaced(conn, {(agent.ctx.project_id, agent.ctx.participation_id, post_id): 0.0})
+    surfacing.mark_surfaced(conn, {(agent.ctx.project_id, agent.ctx.participation_id, post_id): 0.0})
 
 
 def _counts(groups: tuple[DeliveryTimes, ...]) -> dict[str, tuple[int, int, int]]:

@@ -6,7 +6,7 @@ import pytest
 
 from bus.analytics import reports
 from bus.analytics.reports import EventTypeShare
-from bus.coordination import leases, posts, presence, sequences, tasks
+from bus.coordination import leases, posts, presence, sequences, surfacing, tasks
 from bus.db import Connection
 from bus.errors import BusError
 from bus.tenancy import projects
@@ -88,7 +88,7 @@ def test_the_time_to_surface_is_from_the_post_until_each_recipient_first_sees_it
 ) -> None:
     for seconds in (1.0, 3.0, 5.0):
         post = posts.create(conn, ada.ctx, "hello", to_actor="bob").post_id
-        posts.mark_surfaced(conn, {(bob.ctx.project_id, bob.ctx.participation_id, post): 0.0})
+        surfacing.mark_surfaced(conn, {(bob.ctx.project_id, bob.ctx.participation_id, post): 0.0})
         conn.execute(
             "UPDATE delivery d SET surfaced_at = o.created_at + make_interval(secs => %s) FROM post o"
             " WHERE o.project_id = d.project_id AND o.id = d.post_id AND o.id = %s AND o.project_id = %s",

@@ -4,7 +4,18 @@ from datetime import timedelta
 
 import pytest
 
-from bus.coordination import board, board_activity, board_rails, leases, posts, presence, sequences, sessions, tasks
+from bus.coordination import (
+    board,
+    board_activity,
+    board_rails,
+    leases,
+    posts,
+    presence,
+    sequences,
+    sessions,
+    surfacing,
+    tasks,
+)
 from bus.db import Connection
 from bus.tenancy import participations
 from bus.tenancy.projects import Project
@@ -68,7 +79,7 @@ def test_the_board_shows_the_progress_of_a_post(conn: Connection, project: Proje
         0,
     )
     assert board.get_board(conn, project.id).unacked_count == 1
-    posts.mark_surfaced(conn, {(project.id, bob.ctx.participation_id, sent): 0.0})
+    surfacing.mark_surfaced(conn, {(project.id, bob.ctx.participation_id, sent): 0.0})
     (one,) = board.get_board(conn, project.id).posts
     assert (one.surfaced_count, one.acked_at, one.is_overdue) == (1, None, False)
     conn.execute(

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from bus.coordination import conversations, dashboard, leases, posts, presence, task_queries, tasks
+from bus.coordination import conversations, dashboard, leases, posts, presence, surfacing, task_queries, tasks
 from bus.db import Connection
 from bus.operations import project_purge
 from bus.tenancy import audit, owner_participation, participations, projects, tokens
@@ -146,7 +146,7 @@ def test_a_long_conversation_is_cut_at_its_newest_posts(conn: Connection, projec
 def test_delivery_progress_shows_the_state_of_each_recipient(conn: Connection, project: Project, ada: Agent) -> None:
     b, c, d = (factories.make_agent(conn, project, name, lane="core") for name in "bcd")
     post = posts.create(conn, ada.ctx, "all", to_lane="core", ack_within_seconds=60).post_id
-    posts.mark_surfaced(conn, {(project.id, c.ctx.participation_id, post): 0.0})
+    surfacing.mark_surfaced(conn, {(project.id, c.ctx.participation_id, post): 0.0})
     posts.ack(conn, d.ctx, [post])
     posts.create(conn, b.ctx, "answer", to_actor="ada", reply_to=post)
     progress = conversations.get_delivery_progress(conn, ada.ctx, [post])[post]

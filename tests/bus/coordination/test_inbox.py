@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bus.coordination import inbox, leases, posts, tasks
+from bus.coordination import inbox, leases, posts, surfacing, tasks
 from bus.db import Connection
 from bus.tenancy import owner_participation, owners, projects
 from bus.tenancy.projects import Project
@@ -81,7 +81,7 @@ def test_the_inbox_lists_what_the_owner_has_not_acked(conn: Connection, project:
 
     assert (item.post_id, item.is_for_me, item.is_new_to_me, item.was_seen) == (mine, True, True, False)
     assert item.my_participation_id == me.participation_id
-    posts.mark_surfaced(conn, {(project.id, me.participation_id, mine): 0.0})
+    surfacing.mark_surfaced(conn, {(project.id, me.participation_id, mine): 0.0})
     (item,) = inbox.list_posts(conn, owner.id, "for_me")
     assert (item.is_new_to_me, item.was_seen) == (False, True)
     posts.ack(conn, me, [mine])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bus import limits
-from bus.coordination import posts, presence
+from bus.coordination import posts, presence, surfacing
 from bus.db import Connection
 from bus.tenancy.projects import Project
 from tests import factories
@@ -201,7 +201,7 @@ def test_the_sender_sees_the_delivery_counts_of_its_post(
 
     def show(agent: Agent) -> None:
         (shown,) = posts.list_posts(conn, agent.ctx, to_me=True).surfacing
-        posts.mark_surfaced(conn, {(project.id, agent.ctx.participation_id, shown): 0.5})
+        surfacing.mark_surfaced(conn, {(project.id, agent.ctx.participation_id, shown): 0.5})
 
     assert seen() == posts.DeliveryCounts(queued=3, surfaced=0, acked=0)
     show(bob)
@@ -222,9 +222,9 @@ def test_the_sender_sees_the_delivery_counts_of_its_post(
 def test_the_first_surfacing_stands(conn: Connection, ada: Agent, bob: Agent) -> None:
     post_id = posts.create(conn, ada.ctx, "hello", to_actor="bob").post_id
     key = (bob.ctx.project_id, bob.ctx.participation_id, post_id)
-    posts.mark_surfaced(conn, {key: 5.0})
+    surfacing.mark_surfaced(conn, {key: 5.0})
     first = conn.fetch_one("SELECT surfaced_at FROM delivery WHERE project_id = %s AND post_id = %s", (key[0], post_id))
-    posts.mark_surfaced(conn, {key: 0.0, (key[0], key[1], 999_999): 0.0})
+    surfacing.mark_surfaced(conn, {key: 0.0, (key[0], key[1], 999_999): 0.0})
     assert (
         conn.fetch_one("SELECT surfaced_at FROM delivery WHERE project_id = %s AND post_id = %s", (key[0], post_id))
         == first

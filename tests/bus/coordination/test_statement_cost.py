@@ -3,7 +3,7 @@
 A new bus has none until autovacuum has looked at its tables, for about a minute.
 """
 
-from bus.coordination import posts
+from bus.coordination import posts, surfacing
 from bus.db import Connection
 from bus.tenancy.projects import Project
 from tests import factories
@@ -35,6 +35,6 @@ def test_marking_posts_as_shown_reads_each_delivery_by_its_key(conn: Connection,
     assert conn.fetch_one("SELECT reltuples FROM pg_class WHERE oid = 'delivery'::regclass") == (-1,)
     reads = _count_reads(conn)
     keys = {(project.id, member.ctx.participation_id, post_id): 1.0 for member in members for post_id in sent}
-    posts.mark_surfaced(conn, keys)
+    surfacing.mark_surfaced(conn, keys)
     assert conn.fetch_one("SELECT count(*) FROM seen_delivery") == (_DELIVERY_COUNT,)
     assert _count_reads(conn) - reads < _MAX_READS

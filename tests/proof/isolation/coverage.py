@@ -28,7 +28,7 @@ EXEMPT = {
     "bus.operations.jobs.request_run": "of the service: tests/bus/operations/test_jobs.py",
     "bus.operations.project_purge.purge_step": "a step of begin_purge",
     "bus.coordination.leases.fold_live_leases": "a step of set_settings",
-    "bus.coordination.posts.mark_surfaced": "a page shows posts: tests/webapp/test_reading.py",
+    "bus.coordination.surfacing.mark_surfaced": "a page shows posts: tests/webapp/test_reading.py",
 }
 
 
