@@ -34,10 +34,10 @@ def expire_leases(conn: Connection, project_id: int) -> int:
     """
     transaction = SystemTransaction(conn, project_id)
     rows = conn.fetch_all(
-        "UPDATE lease l SET ended_at = l.expires_at, ended_by = 'expiry' FROM ("
+        "UPDATE lease l SET ended_at = l.expires_at, ended_by = 'expiry'"
+        " WHERE l.project_id = %(project)s AND l.id = ANY (ARRAY("
         "  SELECT d.id FROM lease d WHERE d.project_id = %(project)s AND d.ended_at IS NULL"
-        "   AND d.expires_at <= clock_timestamp() ORDER BY d.id LIMIT %(limit)s) AS expired"
-        " WHERE l.project_id = %(project)s AND l.id = expired.id"
+        "   AND d.expires_at <= clock_timestamp() ORDER BY d.id LIMIT %(limit)s))"
         " RETURNING l.id, l.participation_id, l.actor, l.surface, l.fence",
         {"project": project_id, "limit": BATCH_SIZE},
     )

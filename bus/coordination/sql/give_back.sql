@@ -26,14 +26,14 @@ BEGIN
     ), returned AS (
         UPDATE task t SET status = 'open', participation_id = NULL, owner = NULL, session_key = NULL,
                           offered_until = NULL, updated_at = clock_timestamp()
-        FROM held WHERE t.project_id = p_project AND t.id = held.id
-        RETURNING t.id, held.participation_id, held.owner
+        WHERE t.project_id = p_project AND t.id = ANY (ARRAY(SELECT h.id FROM held h))
+        RETURNING t.id
     ), change AS (
         SELECT 0 AS kind, e.id, e.participation_id, e.actor, 'release' AS type,
                jsonb_build_object('surface', e.surface) AS payload FROM ended e
         UNION ALL
-        SELECT 1, r.id, r.participation_id, r.owner, 'task_requeue',
-               jsonb_build_object('task_id', r.id, 'owner', r.owner) FROM returned r
+        SELECT 1, r.id, h.participation_id, h.owner, 'task_requeue',
+               jsonb_build_object('task_id', r.id, 'owner', h.owner) FROM returned r JOIN held h ON h.id = r.id
     )
     SELECT array_agg(t.participation_id ORDER BY t.kind, t.id), array_agg(t.actor ORDER BY t.kind, t.id),
            array_agg(t.type ORDER BY t.kind, t.id), array_agg(t.payload ORDER BY t.kind, t.id)
