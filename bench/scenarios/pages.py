@@ -165,7 +165,7 @@ def _measure_first_load(client: FlaskClient) -> int:
     page = client.get("/admin/", base_url=_HOST).data
     return len(page) + sum(
         len(client.get(f"/static/{name}", base_url=_HOST, headers={"Accept-Encoding": "gzip"}).data)
-        for name in ("bus.css", "bus.js", "page.js", "bus.svg", "icons.svg", "idiomorph.js", "inter.woff2")
+        for name in ("bus.css", "pages.css", "bus.js", "page.js", "bus.svg", "icons.svg", "idiomorph.js", "inter.woff2")
     )
 
 

@@ -11,6 +11,7 @@ from webapp import identity
 
 _STATIC = Path(identity.__file__).parent / "static"
 _CSS = (_STATIC / "bus.css").read_text()
+_PAGES = (_STATIC / "pages.css").read_text()
 _CHARTS = (_STATIC / "charts.css").read_text()
 
 
@@ -65,7 +66,7 @@ def test_every_state_has_a_colour_and_a_shape_of_its_own() -> None:
     assert set(symbols) == {"queued", "seen", "acked", "overdue"}
     assert len(set(symbols.values())) == 4
     rules = {
-        state: re.search(rf"^\.state{state}[^{{]*{{ color: ([^;]+);", _CSS, re.M)
+        state: re.search(rf"^\.state{state}[^{{]*{{ color: ([^;]+);", _PAGES, re.M)
         for state in ("", r"\.seen", r"\.acked", r"\.overdue")
     }
     shown = [rule[1] for rule in rules.values() if rule is not None]

@@ -24,7 +24,7 @@ _DEFAULT_PERIOD = "7d"
 # For a ledger that is younger, of which a week would be a line at the edge.
 _FIRST_PERIOD, _FIRST_PERIOD_LENGTH = "24h", timedelta(hours=24)
 _REPORT_LABELS = {"wake_labels": WAKE_LABELS, "client_labels": CLIENT_LABELS}
-_REPORT_STYLESHEETS = ("bus.css", "charts.css", "report.css")
+_REPORT_STYLESHEETS = ("bus.css", "pages.css", "charts.css", "report.css")
 
 
 @blueprint.get("/")
