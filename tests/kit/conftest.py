@@ -13,6 +13,7 @@ from tests import servers
 from tests.kit import git_repo, python_versions
 from tests.kit.git_repo import GitRepo
 from tests.kit.python_fork_server import TIME_LIMITS_VARIABLE
+from tests.kit.workplace import Workplace, make_workplace
 from tests.mcp_gateway.conftest import Team, make_team
 from tests.mcp_gateway.mcp_client import McpClient
 from tests.mcp_gateway.processes import GatewayProcess, running_gateways
@@ -124,3 +125,9 @@ def connected(repo: GitRepo, gateway: GatewayProcess, team: Team) -> GitRepo:
     repo.extra_env = {"LLM_BUS_TOKEN": team.alice.token}
     assert repo.commit("kit").returncode == 0
     return repo
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Workplace:
+    """A repository and a home folder in which the installer is called within this process."""
+    return make_workplace(tmp_path, monkeypatch, capsys)

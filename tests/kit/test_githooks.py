@@ -3,12 +3,11 @@
 import os
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from kit import exit_codes, githooks, hook_managers, repo
-from tests.kit.workplace import Workplace, make_workplace
+from tests.kit.workplace import Workplace
 
 HOOK = ".git/hooks/pre-commit"
 # Prints what a hook can see of how it was called.
@@ -17,11 +16,6 @@ import os, sys
 print(os.path.basename(sys.argv[0]), sys.argv[1:], sys.stdin.read(), os.environ["TEAM"], sorted(os.environ) == sorted(
     name for name in os.environ if not name.startswith("llm_bus")))
 """
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Workplace:
-    return make_workplace(tmp_path, monkeypatch, capsys)
 
 
 def _run_hook(place: Workplace, path: str = HOOK) -> subprocess.CompletedProcess[str]:

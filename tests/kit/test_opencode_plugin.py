@@ -12,7 +12,7 @@ from bus import agent_guide
 from kit import exit_codes
 from kit.client_files import RARE_TOOLS
 from tests.kit.git_repo import GitRepo
-from tests.kit.workplace import Workplace, make_workplace
+from tests.kit.workplace import Workplace
 from tests.mcp_gateway.conftest import Team
 from tests.mcp_gateway.mcp_client import McpClient
 from tests.node import find_or_install_node
@@ -213,54 +213,49 @@ def test_the_plugin_has_no_secret_and_no_address(connected_opencode: GitRepo, te
     assert endpoint not in text
 
 
-@pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Workplace:
-    return make_workplace(tmp_path, monkeypatch, capsys)
-
-
 @pytest.mark.parametrize("has_record", [True, False])
-def test_an_uninstallation_removes_the_plugin_and_its_folders(workplace: Workplace, has_record: bool) -> None:
-    before = workplace.listing()
-    workplace.install("opencode")
-    code, output = workplace.install("opencode")
+def test_an_uninstallation_removes_the_plugin_and_its_folders(place: Workplace, has_record: bool) -> None:
+    before = place.listing()
+    place.install("opencode")
+    code, output = place.install("opencode")
     assert code == exit_codes.OK
     assert f"= {PLUGIN}" in output
     if not has_record:
-        workplace.forget()
-    code, output = workplace.uninstall()
-    assert (code, workplace.listing()) == (exit_codes.OK, before)
-    assert not (workplace.top / ".opencode").exists()
+        place.forget()
+    code, output = place.uninstall()
+    assert (code, place.listing()) == (exit_codes.OK, before)
+    assert not (place.top / ".opencode").exists()
 
 
 @pytest.mark.parametrize("has_record", [True, False])
-def test_lines_of_the_user_and_other_plugins_stay(workplace: Workplace, has_record: bool) -> None:
-    workplace.write(".opencode/plugin/own.js", "export const Own = async () => ({})\n")
-    workplace.install("opencode")
-    path = workplace.top / PLUGIN
+def test_lines_of_the_user_and_other_plugins_stay(place: Workplace, has_record: bool) -> None:
+    place.write(".opencode/plugin/own.js", "export const Own = async () => ({})\n")
+    place.install("opencode")
+    path = place.top / PLUGIN
     path.write_text(path.read_text() + "export const Mine = async () => ({})\n")
-    workplace.install("opencode")
+    place.install("opencode")
     assert path.read_text().count("export const LLMBus") == 1
     if not has_record:
-        workplace.forget()
-    assert workplace.uninstall()[0] == exit_codes.OK
+        place.forget()
+    assert place.uninstall()[0] == exit_codes.OK
     assert path.read_text() == "export const Mine = async () => ({})\n"
-    assert (workplace.top / ".opencode/plugin/own.js").exists()
+    assert (place.top / ".opencode/plugin/own.js").exists()
 
 
-def test_an_update_replaces_an_older_plugin(workplace: Workplace) -> None:
-    workplace.install("opencode")
-    path = workplace.top / PLUGIN
+def test_an_update_replaces_an_older_plugin(place: Workplace) -> None:
+    place.install("opencode")
+    path = place.top / PLUGIN
     current = path.read_text()
     begin, *_, end = current.splitlines()
     path.write_text(f"{begin}\nexport const Old = 1\n{end}\n")
-    assert workplace.install("opencode")[0] == exit_codes.OK
+    assert place.install("opencode")[0] == exit_codes.OK
     assert path.read_text() == current
 
 
-def test_a_file_of_the_user_with_the_name_of_the_plugin_stays(workplace: Workplace) -> None:
-    path = workplace.write(PLUGIN, "export const Mine = async () => ({})\n")
-    code, output = workplace.install("opencode")
+def test_a_file_of_the_user_with_the_name_of_the_plugin_stays(place: Workplace) -> None:
+    path = place.write(PLUGIN, "export const Mine = async () => ({})\n")
+    code, output = place.install("opencode")
     assert code == exit_codes.PARTLY
     assert f"! {PLUGIN}: this is another plugin; left as it is" in output
-    workplace.uninstall()
+    place.uninstall()
     assert path.read_text() == "export const Mine = async () => ({})\n"
