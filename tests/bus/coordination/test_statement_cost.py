@@ -4,16 +4,17 @@ A new bus has none until autovacuum has looked at its tables, for about a minute
 fewer still under row security: a join that suits two rows takes seconds for a thousand, with their locks held.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import pytest
 
 from bus.coordination import expiry, leases, posts, presence, surfacing, tasks
-from bus.db import Connection
+from bus.db import Connection, Database
 from bus.tenancy import participations
 from bus.tenancy.projects import Project
-from tests import factories
+from tests import factories, servers
 from tests.factories import Agent
 
 _ROW_COUNT = 200
@@ -36,10 +37,17 @@ class _Lane:
         return [posts.create(self.conn, sender.ctx, f"post {n}", to_lane="core").post_id for n in range(count)]
 
 
-@pytest.fixture
-def lane(conn: Connection, project: Project) -> _Lane:
-    members = [factories.make_agent(conn, project, f"member-{n}", lane="core") for n in range(_MEMBER_COUNT)]
-    return _Lane(conn, project, members)
+@pytest.fixture(params=["gateway", "worker"])
+def lane(request: pytest.FixtureRequest, database_url: str) -> Iterator[_Lane]:
+    """A lane in a database of its own, on a connection with the settings of one kind of process."""
+    with (
+        closing(Database(database_url, pool_size=1, index_scans_only=request.param == "gateway")) as database,
+        database.transaction() as conn,
+    ):
+        servers.act_as_application(conn)
+        project = factories.make_project(conn)
+        members = [factories.make_agent(conn, project, f"member-{n}", lane="core") for n in range(_MEMBER_COUNT)]
+        yield _Lane(conn, project, members)
 
 
 def _mark_posts_as_shown(lane: _Lane) -> Callable[[], object]:
@@ -94,8 +102,11 @@ def _count_reads(conn: Connection) -> int:
 )
 def test_many_rows_are_read_in_proportion(lane: _Lane, prepare: Callable[[_Lane], Callable[[], object]]) -> None:
     act = prepare(lane)
-    without_statistics = lane.conn.fetch_one("SELECT count(*) FROM pg_class WHERE relkind = 'r' AND reltuples = -1")
-    assert without_statistics[0] > 0
+    (analyzed,) = lane.conn.fetch_one(
+        "SELECT array_agg(relname) FROM pg_class"
+        " WHERE oid = ANY ('{delivery,lease,post,task,task_blocker}'::regclass[]) AND reltuples >= 0"
+    )
+    assert analyzed is None
     reads = _count_reads(lane.conn)
     act()
     assert _count_reads(lane.conn) - reads < _MAX_READS_PER_ROW * _ROW_COUNT
