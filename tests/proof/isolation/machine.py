@@ -247,10 +247,12 @@ class Machine(RuleBasedStateMachine):
         }
         if twin != sent:
             unknown = call_tool(self.conn, token.text, name, twin)
-            assert (unknown.code, without_numbers(unknown.text)) == (
-                answer.code,
-                without_numbers(answer.text.replace(handle, "none")),
-            ), (sent, answer, unknown)
+            text = answer.text.replace(handle, "none") if is_unknown else answer.text
+            assert (unknown.code, without_numbers(unknown.text)) == (answer.code, without_numbers(text)), (
+                sent,
+                answer,
+                unknown,
+            )
 
     def _is_foreign(self, token: Token, argument: str, value: int) -> bool:
         project = token.participation.project
