@@ -37,7 +37,9 @@ MIGRATION_DATABASE_URL = CliVariable(
     " `DATABASE_URL` then only reads and writes rows. **Secret**",
     "`DATABASE_URL`",
 )
-GATEWAY_URL = CliVariable("LLM_BUS_URL", "text: a web address", "gateway that commands of agents call")
+GATEWAY_URL = CliVariable(
+    "LLM_BUS_URL", "text: a web address", "gateway that commands of agents call", "the bus that runs on this machine"
+)
 AGENT_TOKEN = CliVariable("LLM_BUS_TOKEN", "text", "token of the agent that they act as. **Secret**")
 ORIGINAL_DATABASE_URL = CliVariable(
     "ORIGINAL_DATABASE_URL",

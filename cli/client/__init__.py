@@ -71,17 +71,22 @@ class Client:
         self._request_ids = itertools.count(1)
 
     @classmethod
-    def from_env(cls) -> Self:
+    def from_env(cls, default_url: str | None = None) -> Self:
         """Create a client for LLM_BUS_URL with the token LLM_BUS_TOKEN.
+
+        Args:
+            default_url: the gateway to call if LLM_BUS_URL is not set.
 
         Raises:
             NotConfiguredError: one of the variables is not set.
         """
-        values = {name: os.environ.get(name, "").strip() for name in ("LLM_BUS_URL", "LLM_BUS_TOKEN")}
-        for name, value in values.items():
-            if not value:
-                raise NotConfiguredError(f"{name} is not set.")
-        return cls(values["LLM_BUS_URL"], values["LLM_BUS_TOKEN"])
+        url, token = (os.environ.get(name, "").strip() for name in ("LLM_BUS_URL", "LLM_BUS_TOKEN"))
+        url = url or default_url or ""
+        if not url:
+            raise NotConfiguredError("LLM_BUS_URL is not set: set it to the address of the bus, https://BUS/mcp.")
+        if not token:
+            raise NotConfiguredError("LLM_BUS_TOKEN is not set: set it to the token of the participant, lbus_….")
+        return cls(url, token)
 
     def __enter__(self) -> Self:
         return self

@@ -20,7 +20,7 @@ def command() -> None:
     PROJECT is a project's name, or OWNER/NAME where several owners have one of that name.
 
     claim, post, ack, lease, release, who-holds, wait and tasks act as the agent whose token is in LLM_BUS_TOKEN, on
-    the bus at LLM_BUS_URL; they need no database.
+    the bus at LLM_BUS_URL, or else on the one that runs on this machine; they need no database.
     """
 
 

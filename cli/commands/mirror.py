@@ -15,8 +15,8 @@ from cli.options import emit, json_option
 def command(project: str, out: Path, as_json: bool) -> None:
     """Bring OUT/ledger.jsonl and OUT/state.md up to date with PROJECT.
 
-    Needs no database: it calls the bus at LLM_BUS_URL with LLM_BUS_TOKEN, a token of the project. A repeated run
-    appends new events; if there are none, it changes no byte.
+    Needs no database: it calls the bus at LLM_BUS_URL, or else the one that runs on this machine, with LLM_BUS_TOKEN, a
+    token of the project. A repeated run appends new events; if there are none, it changes no byte.
     """
     from cli import mirror
     from cli.connection import connect

@@ -10,9 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bus.db import Database
+from cli import data_dir, runtime
 from cli.client import Client
 from cli.exit_codes import ExitCode
 from cli.main import main
+from cli.runtime import RuntimeInfo
 from tests import servers
 from tests.factories import make_agent, make_project
 from tests.mcp_gateway.conftest import Team, make_team
@@ -96,7 +98,9 @@ def test_tasks_are_listed(alice: Cli) -> None:
     assert alice.json("agent", "tasks", "--ready", "--status", "open")["tasks"] == []
 
 
-def test_refusals_and_outages_print_one_line_and_fail_open_covers_only_outages(alice: Cli) -> None:
+def test_refusals_and_outages_print_one_line_and_fail_open_covers_only_outages(alice: Cli, tmp_path: Path) -> None:
+    # No bus runs in this folder.
+    alice.env["LLM_BUS_DATA"] = str(tmp_path)
     for words, env, code in (
         (("agent", "claim", "NOT ALLOWED"), {}, ExitCode.FAILED),
         (("agent", "claim", "adr"), {"LLM_BUS_TOKEN": "lbus_wrong"}, ExitCode.FAILED),
@@ -114,6 +118,20 @@ def test_refusals_and_outages_print_one_line_and_fail_open_covers_only_outages(a
     assert "unavailable" in json.loads(result.stdout)
     # A refusal is not an outage.
     assert alice.run("agent", "claim", "NOT ALLOWED", "--fail-open").exit_code == ExitCode.FAILED
+
+
+def test_without_an_address_the_bus_of_this_machine_is_called(
+    alice: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice.env["LLM_BUS_DATA"] = str(tmp_path)
+    assert "set it to the address of the bus, https://BUS/mcp" in alice.run("agent", "tasks", LLM_BUS_URL=None).stderr
+    url = str(alice.env["LLM_BUS_URL"])
+    running = RuntimeInfo("", "", "", url, web=False, data=str(tmp_path), ports={})
+    monkeypatch.setattr(data_dir, "locate", lambda explicit: tmp_path)
+    monkeypatch.setattr(runtime, "find_running", lambda data: running if data == tmp_path else None)
+    assert alice.run("agent", "tasks", LLM_BUS_URL=None).stdout == "None.\n"
+    # An address that is set is the one that is called.
+    assert alice.run("agent", "tasks", LLM_BUS_URL="http://127.0.0.1:1/mcp").exit_code == ExitCode.UNAVAILABLE
 
 
 def test_a_mirror_appends_new_events_and_changes_no_byte_without_any(
