@@ -16,6 +16,9 @@ def command(data: Path | None) -> None:
     """
     from cli.runtime import settings_for_cli
     from cli.settings import AGENT_TOKEN, read_variable
+
+    # Before the import of the gateway, which takes longer than everything else, so that an error is shown at once.
+    settings, token = settings_for_cli(data), read_variable(AGENT_TOKEN) or None
     from mcp_gateway import stdio
 
-    stdio.run(settings_for_cli(data), read_variable(AGENT_TOKEN) or None)
+    stdio.run(settings, token)
