@@ -9,6 +9,7 @@ force, masked. docs/reference/settings.md is generated from the same declaration
 names the processes that read a variable, and `default_text` describes a default that is computed.
 """
 
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -132,7 +133,8 @@ def reading(env: Mapping[str, str] | Environment | None) -> Iterator[Environment
         raise SettingError(*reader.problems)
 
 
-def variable_schemas(settings_class: type[EnvironmentSettings]) -> dict[str, dict[str, Any]]:
+@functools.cache
+def variable_schemas(settings_class: type[EnvironmentSettings]) -> Mapping[str, Mapping[str, Any]]:
     """Return the JSON schema of each variable of a settings class, for an optional one that of its value."""
     properties = settings_class.model_json_schema()["properties"]
     return {name: schema | schema.get("anyOf", [{}])[0] for name, schema in properties.items() if name.isupper()}
