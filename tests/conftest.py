@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
 
+_ENGINE_TESTS = "tests/bus/"
 _SERVERS = pytest.StashKey[servers.Servers]()
 
 
@@ -41,17 +43,26 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the slow tests, spread over the workers: one that begins last prolongs the run by its whole length."""
+    """Give each test worker its part of the list: tests that share servers together, and slow tests first.
+
+    A slow test that begins last prolongs the run by its whole length. The engine's tests start no servers, so they are
+    at the end of each part, which xdist gives to workers that have nothing left to do.
+    """
     worker_count = getattr(config, "workerinput", {}).get("workercount", 1)
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    others = [item for item in items if not item.get_closest_marker("slow")]
+    served = sorted(
+        (item for item in items if not item.nodeid.startswith(_ENGINE_TESTS)), key=lambda item: str(item.path.parent)
+    )
+    engine = [item for item in items if item.nodeid.startswith(_ENGINE_TESTS)]
     ordered: list[pytest.Item] = []
     for worker in range(worker_count):
-        # xdist first gives each worker its part of the list, of this size.
+        # xdist first gives each worker a part of this size.
         size = (len(items) - len(ordered)) // (worker_count - worker)
-        share = slow[worker::worker_count]
-        ordered += share + others[: size - len(share)]
-        del others[: size - len(share)]
+        part = served[: min(size, math.ceil(len(served) / (worker_count - worker)))]
+        del served[: len(part)]
+        engine_part = engine[: size - len(part)]
+        del engine[: len(engine_part)]
+        part += engine_part
+        ordered += sorted(part, key=lambda item: item.get_closest_marker("slow") is None)
     items[:] = ordered
 
 

@@ -224,6 +224,8 @@ def _write_settings(data: Path, port: int, account: UnixAccount | None, *, ephem
         # They connect some thousand times, for 3 ms of CPU each with the default, and without statistics
         # a query of many small tables starts two processes.
         settings |= {"scram_iterations": "1", "max_parallel_workers_per_gather": "0"}
+        # It would start a process in each clone, and give tables statistics at any time.
+        settings["autovacuum"] = "off"
     lines = "".join(f"{name} = '{value}'\n" for name, value in settings.items())
     path = data / _SETTINGS_FILE
     # A restart on a full disk needs no new file; without the settings PostgreSQL would listen on another port.

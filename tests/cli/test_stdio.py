@@ -40,7 +40,8 @@ def _text(result: CallToolResult) -> str:
     return block.text
 
 
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
+# Two agents of the legacy protocol work over stdio in tests/mcp_gateway/test_agent_end_to_end.py.
+@pytest.mark.parametrize("mode", ["auto", pytest.param("legacy", marks=pytest.mark.exhaustive)])
 def test_a_client_works_with_its_token(database_url: str, ada: Agent, mode: str) -> None:
     async def run() -> None:
         async with Client(_server(database_url, LLM_BUS_TOKEN=ada.token), mode=mode) as client:

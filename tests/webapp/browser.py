@@ -1,5 +1,7 @@
 """A real browser for tests: an installed Chromium, driven by Playwright. Without one these tests are skipped."""
 
+import asyncio
+from asyncio import AbstractEventLoop, _set_running_loop
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,13 +36,29 @@ def launch_chromium() -> Iterator[Browser]:
             browser.close()
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """One browser for the tests of a file; its event loop ends with it."""
+@pytest.fixture(scope="session")
+def chromium_process() -> Iterator[tuple[Browser, AbstractEventLoop]]:
+    """One browser for all tests of a worker, and the event loop of its connection. Use it through `chromium`."""
     if find_chromium() is None:
         pytest.skip(SKIP_REASON)
     with launch_chromium() as browser:
+        loop = asyncio.get_running_loop()
+        _set_running_loop(None)
+        try:
+            yield browser, loop
+        finally:
+            _set_running_loop(loop)
+
+
+@pytest.fixture
+def chromium(chromium_process: tuple[Browser, AbstractEventLoop]) -> Iterator[Browser]:
+    """The browser of this worker. Its loop counts as running for this test only, since others start loops."""
+    browser, loop = chromium_process
+    _set_running_loop(loop)
+    try:
         yield browser
+    finally:
+        _set_running_loop(None)
 
 
 @contextmanager

@@ -9,14 +9,14 @@ from bus.db import Database
 from bus.tenancy import owners
 from bus.tenancy.owners import Owner
 from tests import servers
-from tests.webapp.browser import chromium
+from tests.webapp.browser import chromium, chromium_process
 from tests.webapp.fake_oidc import FakeGitHub, FakeOidcProvider, running_provider
 from tests.webapp.sample_data import SampleData
 from tests.webapp.sample_database import SampleDatabase
 from tests.webapp.web_client import Browser, WebApp
 
-# One fixture for all files: a second Chromium at the same time would need a second event loop in the thread.
-__all__ = ["chromium"]
+# Fixtures for all files.
+__all__ = ["chromium", "chromium_process"]
 
 
 @pytest.fixture(scope="session")
