@@ -101,10 +101,11 @@ class ProcessGroup:
 
     def _replace_ended_children(self) -> int | None:
         """Start the children that are missing; return an exit code if none has ever served."""
+        # Before any child is judged: that one serves outweighs that another ended before it did.
+        if any(child.read_readiness() for child in self._children):
+            self._has_served = True
+            self._restart_delay = 0.0
         for child in list(self._children):
-            if child.read_readiness():
-                self._has_served = True
-                self._restart_delay = 0.0
             code = child.popen.poll()
             if code is None:
                 continue

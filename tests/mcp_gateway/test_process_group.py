@@ -15,6 +15,7 @@ import h11
 import psutil
 import pytest
 
+from mcp_gateway.process_group import _READY, ProcessGroup, _Child
 from tests.child_processes import find_serving_children, is_running
 from tests.concurrency import wait_until
 from tests.factories import Agent
@@ -86,6 +87,38 @@ def test_a_killed_process_is_replaced_and_no_connection_refused(group: GatewayPr
         count = len(numbers)
         wait_until(lambda: len(numbers) > count + 20)
     assert len(set(numbers)) == len(numbers)
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_a_child_that_ends_before_it_serves_ends_the_group_unless_another_serves(
+    monkeypatch: pytest.MonkeyPatch, serves: bool
+) -> None:
+    """The parent may not have read yet that the other serves."""
+    programs = iter(("raise SystemExit(3)", "import time; time.sleep(600)"))
+    reports: list[socket.socket] = []
+
+    def start_child(group: ProcessGroup, place: int) -> _Child:
+        connection, report = socket.socketpair()
+        connection.setblocking(False)
+        reports.append(report)
+        return _Child(place, subprocess.Popen([sys.executable, "-c", next(programs, "")]), connection)
+
+    monkeypatch.setattr(ProcessGroup, "_start_child", start_child)
+    group = ProcessGroup(2, "127.0.0.1", 0, 0, {})
+    assert group._replace_ended_children() is None
+    ended, other = group._children
+    try:
+        ended.popen.wait()
+        if serves:
+            reports[1].send(_READY)
+        assert group._replace_ended_children() == (None if serves else 3)
+        assert ended not in group._children
+        assert len(group._children) == (2 if serves else 1)
+    finally:
+        group._stop_children([*group._children])
+        for connection in (*reports, group._listener):
+            connection.close()
+    assert not psutil.pid_exists(other.popen.pid)
 
 
 def test_a_hangup_replaces_the_processes_in_turn_without_a_failed_call(group: GatewayProcess, team: Team) -> None:
