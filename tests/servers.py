@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 import psycopg
+import pytest
 from psycopg import sql
 
 from bus.db import Connection
@@ -190,6 +191,16 @@ def application_url(database_url: str) -> str:
     owner, application = urlsplit(os.environ[_MAINTENANCE_URL]), urlsplit(os.environ[_APPLICATION_URL])
     parts = urlsplit(database_url)
     return database_url if parts.netloc != owner.netloc else urlunsplit(parts._replace(netloc=application.netloc))
+
+
+def require_auto_explain(conn: Connection) -> None:
+    """Skip the test on a PostgreSQL from elsewhere that lacks the module, such as that of `make test-oldest`."""
+    try:
+        conn.raw.execute("LOAD 'auto_explain'")
+    except psycopg.errors.UndefinedFile:
+        if "TEST_POSTGRES_BIN" not in os.environ:
+            raise
+        pytest.skip("this PostgreSQL has no auto_explain")
 
 
 def act_as_application(conn: Connection) -> None:

@@ -7,6 +7,7 @@ of the history, where it has to read as many pages: pages, unlike times, do not 
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -28,8 +29,7 @@ _EVENTS = 60_000
 _SHORTER_HISTORY = 30_000
 _OTHER_PROJECTS, _OTHER_PARTICIPANTS_EACH = 200, 5
 # PostgreSQL may choose a generic plan after five custom plans.
-_REPETITIONS = 7
-_PAGE_REPETITIONS = 3
+_REPETITIONS, _PAGE_REPETITIONS = 7, 3
 _SET_APPLICATION_ROLE = f"SET ROLE {postgres.APPLICATION_ROLE}"
 _LARGE_TABLES = {"event", "post", "delivery", "lease", "task", "task_blocker", "idempotency", "search_document"}
 # The default page is 100 rows, and some pages combine two ranges.
@@ -150,8 +150,12 @@ class Scenario:
 
 @pytest.fixture(scope="module")
 def scenario() -> Iterator[Scenario]:
-    with servers.cloned_database() as url:
-        db = Database(url, pool_size=2, index_scans_only=True)
+    with (
+        servers.cloned_database() as url,
+        closing(Database(url, pool_size=2, index_scans_only=True)) as db,
+    ):
+        with db.connection() as conn:
+            servers.require_auto_explain(conn)
         # A second project in the same tables, so that a plan has to select the rows of one project.
         team, other = make_teams(db, 2, 5)
         synthetic_history.write(db, other, _SHORTER_HISTORY)
@@ -164,7 +168,6 @@ def scenario() -> Iterator[Scenario]:
         with db.connection() as conn:
             conn.raw.execute("ANALYZE")
             yield Scenario(Plans(conn), _find_history(conn, team), _find_history(conn, other))
-        db.close()
 
 
 def _index_texts(conn: Connection, project_id: int) -> None:
