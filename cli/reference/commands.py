@@ -1,5 +1,6 @@
 """Reference page of the command line."""
 
+import inspect
 import re
 from collections.abc import Iterator
 
@@ -65,5 +66,7 @@ def _describe_value(param: click.Option) -> str:
 
 def _clean(text: str | None) -> str:
     """Return a help text as Markdown: without marks of click, placeholders not taken for HTML."""
-    text = re.sub(r"\n(?=\S)", " ", (text or "").replace("\b", "").replace("\n\n", "\x00")).replace("\x00", "\n\n")
+    # Before Python 3.13 a docstring keeps its indentation.
+    text = inspect.cleandoc(text or "")
+    text = re.sub(r"\n(?=\S)", " ", text.replace("\b", "").replace("\n\n", "\x00")).replace("\x00", "\n\n")
     return re.sub(r"[ \t]+", " ", text).replace("|", "\\|").replace("<", "&lt;").strip()
