@@ -90,6 +90,19 @@ def test_without_a_running_bus_the_error_names_the_next_step(data: Path) -> None
     assert "llm-bus up" in result.stderr
 
 
+def test_an_error_of_the_settings_does_not_wait_for_the_import_of_the_gateway(data: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "cli.main", "stdio"],
+        env=bus_process.clean_environ({"LLM_BUS_DATA": str(data)}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == ExitCode.UNAVAILABLE
+    assert "cli.runtime" in result.stderr
+    assert "mcp_gateway" not in result.stderr
+
+
 def test_messages_in_other_forms_are_served(database_url: str, ada: Agent) -> None:
     """Arguments as JSON text and null parameters, as over HTTP."""
     client = {"protocolVersion": "2099-01-01", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
